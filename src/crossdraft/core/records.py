@@ -1,0 +1,54 @@
+"""JSON records with a schema version; written whole or not at all. Standard library only."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from crossdraft.core.errors import CrossdraftError, DataError
+
+SCHEMA = 1
+
+
+def write_record(path: str | Path, kind: str, body: dict[str, Any]) -> Path:
+    """Write {"schema", "kind", **body} to ``path`` through a temporary file and a rename.
+
+    Raises CrossdraftError with the cause when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    text = json.dumps({"schema": SCHEMA, "kind": kind, **body}, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of ``data`` under ``path``, or nothing changed. Raises CrossdraftError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CrossdraftError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
+        ) from error
+
+
+def read_record(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a record of ``kind``. DataError when it is missing, damaged, of another kind or a newer schema."""
+    path = Path(path)
+    try:
+        body = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"no such record: {path}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable record: {error}") from error
+    if not isinstance(body, dict) or body.get("kind") != kind:
+        raise DataError(f"{path} is not a '{kind}' record")
+    if body.get("schema", 0) > SCHEMA:
+        raise DataError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update crossdraft")
+    return body

@@ -1,0 +1,188 @@
+"""What passes between a drafter, the target and a rule.
+
+Shape legend of the whole package: ``N`` draft nodes, ``S`` scored rows (N + 1), ``K`` committed tokens,
+``P`` prompt positions, ``T`` cached positions, ``V`` vocabulary, ``D`` hidden size, ``L`` layers, ``F`` video
+frames, ``E`` events. Sequence first; decoding has no batch axis (a session is one request).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdraft.core.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tree of guesses under the root (the last committed token); a chain is the tree with parents[i] == i - 1.
+
+    tokens:  guessed ids, on the CPU.
+    parents: index of each node's parent, -1 for the root; a parent precedes its children.
+    probs:   distribution each token was *drawn* from, in the order of the nodes.
+             None means "chosen, not drawn" (a point mass), which every rule must verify losslessly.
+    source:  who guessed, for the round's record.
+    """
+
+    tokens: Int[Tensor, "N"]
+    parents: Int[Tensor, "N"]
+    probs: Float[Tensor, "N V"] | None = None
+    source: str = ""
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int], source: str = "", probs: Float[Tensor, "N V"] | None = None) -> "Draft":
+        """A draft without branches; an empty one is a fine answer ("I would rather not guess")."""
+        return cls(torch.tensor(tokens, dtype=torch.long), torch.arange(-1, len(tokens) - 1), probs, source)
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    @cached_property
+    def is_chain(self) -> bool:
+        """Whether every node hangs under its predecessor."""
+        return bool((self.parents == torch.arange(-1, len(self) - 1)).all())
+
+    def children(self, node: int) -> list[int]:
+        """Nodes directly under ``node`` (-1 is the root), in the order they were given."""
+        return torch.nonzero(self.parents == node).flatten().tolist()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The target's opinion on a draft.
+
+    logits: row 0 follows the root, row i + 1 follows node i; float32.
+    states: row-wise states of the captured layers, {layer: (S, D)}; -1 is the last layer after the final norm.
+    """
+
+    logits: Float[Tensor, "S V"]
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule made of a draft. path: accepted nodes, root to leaf; bonus: the target's own next token."""
+
+    path: tuple[int, ...]
+    bonus: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one round committed; all that a drafter ever learns from.
+
+    tokens: committed ids: the accepted path, then the bonus; for the prompt's step, the first token alone.
+    states: captured target states that *predicted* these tokens, {layer: (K, D)} (empty when none are captured).
+    is_prompt: True for the step that ends the prefill.
+    accepted: how many of the tokens came from the draft.
+    """
+
+    tokens: tuple[int, ...]
+    states: dict[int, Tensor] = field(default_factory=dict)
+    is_prompt: bool = False
+    accepted: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One target pass after the prefill: who drafted, how much, how much was kept, where the time went."""
+
+    source: str
+    drafted: int
+    accepted: int
+    emitted: int
+    spans_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. temperature 0 is greedy; top_k 0 and top_p 1 switch those filters off."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise SettingError(f"temperature is {self.temperature}, must be 0 (greedy) or more")
+        if self.top_k < 0:
+            raise SettingError(f"top_k is {self.top_k}, must be 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise SettingError(f"top_p is {self.top_p}, must be above 0 and at most 1 (off)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a generation ends. stop: strings that end the answer; they are cut from the text."""
+
+    max_new_tokens: int
+    eos_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise SettingError(f"max_new_tokens is {self.max_new_tokens}, must be 1 or more")
+        if any(not s for s in self.stop):
+            raise SettingError("an empty stop string would end every answer at once; leave it out")
+
+
+FinishReason = Literal["eos", "length", "stop", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Whether passes of every supported width give bit-identical rows on this machine, and how that is known."""
+
+    bit_exact: bool
+    detail: str
+    max_rows: int = 0
+
+
+@dataclass
+class Generation:
+    """One answer and how it came about; the only thing that benchmarks and evaluation read.
+
+    tokens include the end token when there was one. Times are wall-clock milliseconds that really passed.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    text: str = ""
+    finish_reason: FinishReason = "length"
+    lossless: bool = True
+    exactness: Exactness = Exactness(False, "not stated")
+    spans_ms: dict[str, float] = field(default_factory=dict)
+    window: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def num_drafted(self) -> int:
+        """Drafted tokens over all rounds."""
+        return sum(r.drafted for r in self.rounds)
+
+    @property
+    def num_accepted(self) -> int:
+        """Accepted drafted tokens over all rounds."""
+        return sum(r.accepted for r in self.rounds)
+
+    @property
+    def tau(self) -> float:
+        """Acceptance length: tokens emitted per verification pass, bonus included (plain decoding: 1.0).
+
+        The prefill, which gives the first token, is not a round. NaN when there was no round.
+        """
+        return sum(r.emitted for r in self.rounds) / len(self.rounds) if self.rounds else float("nan")
+
+    @property
+    def decode_ms(self) -> float:
+        """Time of all rounds, from the first token to the last."""
+        return self.spans_ms.get("decode", 0.0)
+
+    @property
+    def total_ms(self) -> float:
+        """Time of the whole request, encoding and prefill included."""
+        return self.spans_ms.get("total", 0.0)
