@@ -1,0 +1,30 @@
+import pytest
+
+from crossdraft.core.clock import Clock, FakeClock
+
+
+def test_spans_of_one_name_add_up_and_are_taken_once() -> None:
+    clock = FakeClock()
+    for ms in (2.0, 3.0):
+        with clock.span("draft"):
+            clock.advance(ms)
+    with clock.span("verify"):
+        clock.advance(7.0)
+    assert clock.take() == pytest.approx({"draft": 5.0, "verify": 7.0})
+    assert clock.take() == {}
+
+
+def test_a_span_that_fails_is_still_counted() -> None:
+    clock = FakeClock()
+    with pytest.raises(RuntimeError, match="boom"), clock.span("verify"):
+        clock.advance(4.0)
+        raise RuntimeError("boom")
+    assert clock.take() == pytest.approx({"verify": 4.0})
+
+
+def test_the_device_is_synchronised_at_both_ends() -> None:
+    calls: list[int] = []
+    clock = Clock(sync=lambda: calls.append(1))
+    with clock.span("x"):
+        assert len(calls) == 1
+    assert len(calls) == 2
