@@ -1,0 +1,41 @@
+"""Procedural scenes: streams of one-second clips with RGB frames, events, labels, questions and answers.
+
+    stream = make_stream(seed, num_clips, kind="drive")     # or "cut": every clip another scene
+    clip = stream.clip(3)                                    # any clip alone; a pure function of (seed, time)
+    clip.frames(8)                                           # (8, 96, 96, 3) uint8, sampled as Video-LLaVA samples
+    clip.frames(times_us=...)                                # at any times of the stream's clock
+    clip.events()                                            # EventStream, sensor 96 x 96
+    clip.objects_at(t_us)                                    # list[ObjectState], nearest first: kind, colour, heading, ...
+    clip.visible_objects(), clip.era.daylight, clip.era.place, clip.signal
+    clip.questions()                                         # list[QA] (follows)
+
+Vocabulary of the facts: KINDS, COLOURS, HEADINGS, SPEEDS, PLACES, DAYLIGHTS, SIGNALS in ``world``.
+"""
+
+from crossdraft.data.scenes.stream import SceneClip, Stream, make_stream
+from crossdraft.data.scenes.world import (
+    COLOURS,
+    DAYLIGHTS,
+    HEADINGS,
+    KINDS,
+    PLACES,
+    SIGNALS,
+    SIZE,
+    SPEEDS,
+    ObjectState,
+)
+
+__all__ = [
+    "COLOURS",
+    "DAYLIGHTS",
+    "HEADINGS",
+    "KINDS",
+    "PLACES",
+    "SIGNALS",
+    "SIZE",
+    "SPEEDS",
+    "ObjectState",
+    "SceneClip",
+    "Stream",
+    "make_stream",
+]
