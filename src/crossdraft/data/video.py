@@ -1,0 +1,167 @@
+"""Videos and pictures to RGB frames with times, through PyAV and PIL."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image, UnidentifiedImageError
+
+from crossdraft.core.errors import DataError
+from crossdraft.core.prompt import VideoFrames
+
+# what Video-LLaVA was trained with (Lin et al., 2023)
+NUM_FRAMES = 8
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
+# a folder of frames carries no times; DSEC and the clips of the study are 20 Hz
+FOLDER_FPS = 20.0
+
+
+def sample_indices(count: int, num_frames: int) -> Int64[np.ndarray, "F"]:
+    """``num_frames`` of ``count`` frames, uniform from the first to the last, cut down to whole indices.
+
+    np.linspace(0, count - 1, num_frames).astype(int), as Video-LLaVA is sampled in practice; a video that is
+    shorter repeats frames.
+    """
+    return np.linspace(0, count - 1, num_frames).astype(np.int64)
+
+
+def read_video(
+    path: str | Path,
+    num_frames: int | None = NUM_FRAMES,
+    start_us: int | None = None,
+    end_us: int | None = None,
+) -> VideoFrames:
+    """Read frames of a video, sampled uniformly.
+
+    Args:
+        path: any file that FFmpeg decodes.
+        num_frames: how many; None: every frame.
+        start_us, end_us: take only frames with start_us <= time < end_us; 0 is the first frame.
+
+    Returns:
+        VideoFrames; times_us count from the first frame of the file.
+
+    Raises:
+        DataError: no such file, not a video, no frames in it or in the span.
+    """
+    path = Path(path)
+    _check_file(path, "video")
+    if num_frames is not None and num_frames < 1:
+        raise DataError(f"num_frames is {num_frames}, must be 1 or more")
+    # frame counts in containers are absent or wrong often enough, so frames are counted by decoding; the pictures
+    # themselves are made only for the few that are kept
+    times = np.array([time for time, _ in _decode(path)], np.int64)
+    if len(times) == 0:
+        raise DataError(f"{path}: there are no frames in it; is it a video?")
+    first = int(times[0])
+    times = times - first
+    inside = np.flatnonzero(
+        (times >= (times[0] if start_us is None else start_us))
+        & (times < (times[-1] + 1 if end_us is None else end_us))
+    )
+    if len(inside) == 0:
+        raise DataError(
+            f"{path}: no frames between {start_us} and {end_us} us; the video runs from 0 to {int(times[-1])} us"
+        )
+    chosen = inside if num_frames is None else inside[sample_indices(len(inside), num_frames)]
+    wanted, last = set(chosen.tolist()), int(chosen[-1])
+    pictures: dict[int, np.ndarray] = {}
+    for index, (_, frame) in enumerate(_decode(path)):
+        if index in wanted:
+            pictures[index] = frame.to_ndarray(format="rgb24")
+        if index == last:
+            break
+    if len({picture.shape for picture in pictures.values()}) != 1:
+        raise DataError(f"{path}: the picture size changes within the video; convert it to one size first")
+    return VideoFrames(np.stack([pictures[i] for i in chosen.tolist()]), times[chosen], str(path))
+
+
+def read_image(path: str | Path) -> VideoFrames:
+    """One picture as a video of one frame at time 0. DataError: no such file, not a picture."""
+    path = Path(path)
+    _check_file(path, "image")
+    return VideoFrames(_open_image(path)[None], np.zeros(1, np.int64), str(path))
+
+
+def read_image_folder(
+    path: str | Path, num_frames: int | None = NUM_FRAMES, fps: float = FOLDER_FPS
+) -> VideoFrames:
+    """Pictures of one folder in natural order (frame2 before frame10), sampled as a video's frames.
+
+    Args:
+        path: the folder; files that are not pictures are passed over.
+        num_frames: how many; None: all.
+        fps: pictures per second, for their times.
+
+    Raises:
+        DataError: no such folder, no pictures in it, pictures of different sizes.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; check the path")
+    files = sorted(
+        (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()),
+        key=lambda file: natural_key(file.name),
+    )
+    if not files:
+        raise DataError(f"{path}: there are no pictures in this folder; give a video or a folder of images")
+    chosen = np.arange(len(files)) if num_frames is None else sample_indices(len(files), num_frames)
+    frames = [_open_image(files[i]) for i in chosen.tolist()]
+    shapes = {frame.shape for frame in frames}
+    if len(shapes) != 1:
+        told = ", ".join(f"{s[1]}x{s[0]}" for s in sorted(shapes))
+        raise DataError(f"{path}: the pictures differ in size ({told}); make them one size")
+    return VideoFrames(np.stack(frames), np.round(chosen * (1e6 / fps)).astype(np.int64), str(path))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which frame2 comes before frame10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _check_file(path: Path, what: str) -> None:
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path of the {what}")
+    if not path.is_file():
+        raise DataError(f"{path}: is not a file; give the {what} file itself")
+
+
+def _open_image(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: is not a picture that can be read ({detail})") from None
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        detail = " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
+        raise DataError(f"{path}: is not a video that can be decoded ({detail})") from None
+
+
+def _decode(path: Path) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames in the order they are shown, with their times in us on the file's clock."""
+    with _damage_named(path), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise DataError(f"{path}: there are no pictures in it, only sound or data; give a video")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        step_us = 1e6 / float(stream.average_rate or stream.guessed_rate or 25)
+        time_us = -step_us
+        for frame in container.decode(stream):
+            if frame.pts is None or frame.time_base is None:
+                time_us += step_us  # raw streams carry no times; the frame rate is all there is
+            else:
+                # a broken file may step back; times must not
+                time_us = max(float(frame.pts * frame.time_base * 1_000_000), time_us)
+            yield round(time_us), frame
