@@ -52,3 +52,9 @@ def test_damaged_and_foreign_records(tmp_path: Path, text: str, message: str) ->
 def test_a_missing_record(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such record"):
         records.read_record(tmp_path / "none.json", "probe")
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CrossdraftError, match="cannot write"):
+        records.write_record(tmp_path / "file" / "r.json", "probe", {})

@@ -1,5 +1,6 @@
 """JSON records with a schema version; written whole or not at all. Standard library only."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -32,7 +33,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise CrossdraftError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
         ) from error

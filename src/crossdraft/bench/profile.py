@@ -1,0 +1,176 @@
+"""What this machine's passes cost for a pair of models, measured once and kept.
+
+The curve ``pass_ms(rows)`` decides how long a draft may be; encode, prefill and draft-token times decide when the
+event model runs. Everything here is a stopwatch's median in milliseconds; nothing is modelled.
+"""
+
+import hashlib
+import json
+import os
+import statistics
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossdraft.core.errors import CrossdraftError, DataError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM, VLMSession
+from crossdraft.core.provenance import provenance
+from crossdraft.core.records import read_record, write_record
+from crossdraft.core.types import Draft
+
+KIND = "latency-profile"
+WIDTHS = (1, 2, 4, 8, 16, 24, 32)
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Medians on one machine, all in milliseconds; implements ``core.protocols.CostCurve``.
+
+    target_pass_ms: new positions in one target pass -> time; key 1 is a plain step. Event model times are None
+    without an event model. ``context`` is the number of cached positions the passes were measured behind.
+    """
+
+    target_encode_ms: float
+    target_prefill_ms: float
+    target_pass_ms: dict[int, float]
+    context: int
+    event_encode_ms: float | None = None
+    event_prefill_ms: float | None = None
+    event_token_ms: float | None = None
+    device: str = "cpu"
+    own_device: bool = False
+    threads: int = 1
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def pass_ms(self, rows: int) -> float:
+        """Milliseconds of a target pass over ``rows`` new positions: interpolated, and beyond the widest measured
+        pass extended with the last slope."""
+        return interpolate(self.target_pass_ms, rows)
+
+    def verify_cost_ratio(self) -> dict[int, float]:
+        """v(w) = cost of a pass over w positions / cost of a plain step."""
+        return {width: ms / self.target_pass_ms[1] for width, ms in self.target_pass_ms.items()}
+
+
+def interpolate(points: dict[int, float], at: int) -> float:
+    """Piecewise linear through ``points`` (one at least), constant to the left, last slope to the right."""
+    keys = sorted(points)
+    if at <= keys[0] or len(keys) == 1:
+        return points[keys[0]]
+    right = min(max(bisect_left(keys, at), 1), len(keys) - 1)
+    low, high = keys[right - 1], keys[right]
+    return points[low] + (points[high] - points[low]) * (at - low) / (high - low)
+
+
+def median_ms(
+    run: Callable[[], Any], repeats: int, budget_ms: float = 2000.0, sync: Callable[[], None] | None = None
+) -> float:
+    """Median time of ``run()`` after one warm-up; stops early when ``budget_ms`` is spent (3 runs at least)."""
+    sync = sync or (lambda: None)
+    run()
+    sync()
+    times: list[float] = []
+    while len(times) < repeats and (len(times) < 3 or sum(times) < budget_ms):
+        start = time.perf_counter()
+        run()
+        sync()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def measure(
+    target: VLM, event_model: VLM | None, prompt: Prompt, *, repeats: int = 9, device: str = "cpu",
+    widths: Sequence[int] = WIDTHS, report: Report = lambda what, done, total: None,
+) -> LatencyProfile:  # fmt: skip
+    """Measure the pair on ``prompt``. The passes repeat one score without committing, behind the prompt."""
+    sync = torch.cuda.synchronize if device.startswith("cuda") else None
+    stages = len(widths) + 3
+    report("target: encode and prefill", 0, stages)
+    encode = median_ms(lambda: target.encode(prompt), 3, sync=sync)
+    encoded = target.encode(prompt)
+    prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync)
+    session = rooted(target, encoded, max(widths) + 8)
+    passes: dict[int, float] = {}
+    for done, width in enumerate(widths):
+        report(f"target: pass over {width}", done + 1, stages)
+        draft = Draft.chain([1 + i % 7 for i in range(width - 1)])
+        passes[width] = median_ms(lambda draft=draft: session.score(draft), repeats, sync=sync)  # type: ignore[misc]
+    own: dict[str, float] = {}
+    if event_model is not None:
+        report("event model", stages - 2, stages)
+        own["event_encode_ms"] = median_ms(lambda: event_model.encode(prompt), 3, sync=sync)
+        seen = event_model.encode(prompt)
+        own["event_prefill_ms"] = median_ms(lambda: event_model.prefill(seen, room=8), 3, sync=sync)
+        drafting = rooted(event_model, seen, 8)
+        own["event_token_ms"] = median_ms(lambda: drafting.score(Draft.chain([])), repeats, sync=sync)
+    return LatencyProfile(
+        target_encode_ms=encode, target_prefill_ms=prefill, target_pass_ms=passes, context=session.length,
+        device=device, threads=torch.get_num_threads(), measured=provenance(), **own,
+    )  # fmt: skip
+
+
+def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
+    """A session right after its prefill, with the model's own first token as root."""
+    session = model.prefill(encoded, room=room)
+    session.commit((), int(session.first.logits[-1].argmax()))
+    return session
+
+
+def cache_dir() -> Path:
+    """Where measurements are kept: $CROSSDRAFT_CACHE, else the user's cache folder."""
+    if own := os.environ.get("CROSSDRAFT_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossdraft"
+
+
+def cache_path(identity: dict[str, Any]) -> Path:
+    """The file of the profile of ``identity`` (models, dtype, device, threads) on this machine."""
+    here = provenance()
+    key = {
+        **identity,
+        "machine": here["machine"],
+        "torch": here["versions"]["torch"],
+        "package": here["versions"]["crossdraft"],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return cache_dir() / f"profile-{digest}.json"
+
+
+def save(profile: LatencyProfile, path: Path) -> None:
+    """Keep ``profile`` as a record. CrossdraftError when it cannot be written."""
+    body = asdict(profile)
+    body["target_pass_ms"] = [[width, ms] for width, ms in profile.target_pass_ms.items()]
+    write_record(path, KIND, {"profile": body})
+
+
+def load(path: Path) -> LatencyProfile | None:
+    """The profile kept under ``path``; None when there is none or it cannot be used any more."""
+    if not path.is_file():
+        return None
+    try:
+        body = dict(read_record(path, KIND)["profile"])
+        body["target_pass_ms"] = {int(width): float(ms) for width, ms in body["target_pass_ms"]}
+        return LatencyProfile(**body)
+    except (DataError, KeyError, TypeError, ValueError):
+        return None  # another version wrote it, or it is damaged: it will be measured again
+
+
+def cached(identity: dict[str, Any], run: Callable[[], LatencyProfile], refresh: bool = False) -> LatencyProfile:
+    """The kept profile of ``identity``, else ``run()``, which is then kept (unless the disk refuses)."""
+    path = cache_path(identity)
+    kept = None if refresh else load(path)
+    if kept is not None:
+        return kept
+    profile = run()
+    try:
+        save(profile, path)
+    except CrossdraftError as error:
+        profile.measured["not_kept"] = str(error)
+    return profile
