@@ -12,7 +12,7 @@ import numpy as np
 
 from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import EventStream
-from crossdraft.data.formats import RawEvents, read_raw_events
+from crossdraft.data.formats import NoEventsError, RawEvents, read_raw_events
 from crossdraft.data.render import render_event_images
 
 __all__ = ["load_events", "make_stream", "parse_sensor_size", "render_event_images"]
@@ -60,7 +60,7 @@ def make_stream(
             f"{name}: the columns differ in length ({told}); the file is damaged or was cut, write it anew"
         )
     if lengths["x"] == 0:
-        raise DataError(f"{name}: there are no events in it; check the file or the time span")
+        raise NoEventsError(f"{name}: there are no events in it; check the file or the time span")
     for key, column in columns.items():
         if column.dtype.kind not in ("iub" if key == "p" else "iu"):
             raise DataError(

@@ -45,6 +45,10 @@ _MAGIC = {
 }
 
 
+class NoEventsError(DataError):
+    """The file, or the span asked for, holds no events."""
+
+
 @dataclass(frozen=True)
 class RawEvents:
     """Columns as read. sensor_size is None where neither the file nor its format states it."""
@@ -72,6 +76,31 @@ def read_raw_events(
     if kind == "hdf5":
         return _read_dsec(path, sensor_size, start_us, end_us)
     return _read_with_faery(path, kind, start_us, end_us)
+
+
+def read_first_time_us(path: Path) -> int:
+    """The time of the first event on the recording's own clock, reading little more than that.
+
+    Raises:
+        DataError: as ``read_raw_events``; no events.
+    """
+    kind = _kind_of(path)
+    if kind == "npz":
+        with _damage_named(path), zipfile.ZipFile(path) as archive:
+            if "t.npy" not in archive.namelist():
+                raise _missing_columns(path, archive.namelist())
+            times = next(_NpzColumn(archive, "t", path).chunks(0, 1), np.empty(0))
+    elif kind == "npy":
+        times = _read_npy(path, None, None).t_us
+    elif kind == "hdf5":
+        with _open_dsec(path) as file:
+            times = file["events/t"][:1].astype(np.int64) + int(file["t_offset"][()])
+    else:
+        with _faery_named(path):
+            times = next((packet["t"] for packet in _faery_decoder(path, kind) if len(packet)), np.empty(0))
+    if len(times) == 0:
+        raise NoEventsError(f"{path}: there are no events in it; check the file")
+    return int(times[0])
 
 
 def _kind_of(path: Path) -> str:
@@ -272,6 +301,20 @@ def _read_npy(path: Path, start_us: int | None, end_us: int | None) -> RawEvents
 def _read_dsec(
     path: Path, sensor_size: tuple[int, int] | None, start_us: int | None, end_us: int | None
 ) -> RawEvents:
+    with _open_dsec(path) as file:
+        columns = {key: file[f"events/{key}"] for key in "xytp"}
+        offset = int(file["t_offset"][()])
+        lo, hi = _dsec_span(file, columns["t"], offset, start_us, end_us, path)
+        if hi - lo > MOST_EVENTS:
+            raise _too_many(path, hi - lo)
+        t = columns["t"][lo:hi].astype(np.int64) + offset
+        span = _cut(t, start_us, end_us)
+        x, y, p = (columns[key][lo:hi][span] for key in ("x", "y", "p"))
+        return RawEvents(x, y, t[span], p, DSEC_SENSOR_SIZE if sensor_size is None else None)
+
+
+@contextmanager
+def _open_dsec(path: Path) -> Iterator[Any]:
     """DSEC: events/{p,t,x,y}, ms_to_idx (first event of each millisecond), t_offset to add to t."""
     import h5py
     import hdf5plugin  # noqa: F401  DSEC is Blosc-compressed; importing registers the filter
@@ -283,18 +326,10 @@ def _read_dsec(
             raise DataError(
                 f"{path}: not a DSEC recording, it lacks {', '.join(missing)}; convert it to .npz or another format"
             )
-        columns = {key: file[f"events/{key}"] for key in "xytp"}
-        lengths = {key: column.shape for key, column in columns.items()}
-        if len(set(lengths.values())) != 1 or len(columns["t"].shape) != 1:
-            raise DataError(f"{path}: the columns differ in length ({lengths}); the file is damaged")
-        offset = int(file["t_offset"][()])
-        lo, hi = _dsec_span(file, columns["t"], offset, start_us, end_us, path)
-        if hi - lo > MOST_EVENTS:
-            raise _too_many(path, hi - lo)
-        t = columns["t"][lo:hi].astype(np.int64) + offset
-        span = _cut(t, start_us, end_us)
-        x, y, p = (columns[key][lo:hi][span] for key in ("x", "y", "p"))
-        return RawEvents(x, y, t[span], p, DSEC_SENSOR_SIZE if sensor_size is None else None)
+        shapes = [file[f"events/{key}"].shape for key in "xytp"]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+            raise DataError(f"{path}: events/x, y, t, p have the shapes {shapes}; the file is damaged")
+        yield file
 
 
 def _dsec_span(
@@ -323,20 +358,16 @@ def _dsec_span(
 # --- camera makers' formats, through faery ----------------------------------------------------------------------
 
 
+# faery puts a fall-back size where a header has none; one that no sensor has tells us that it did
+_NO_SIZE = (65535, 65535)
+
+
 def _read_with_faery(path: Path, kind: str, start_us: int | None, end_us: int | None) -> RawEvents:
     """AEDAT4, RAW EVT2/EVT3, DAT, ES and CSV. faery decodes in packets, so only the span is held."""
-    try:
-        import faery
-    except ImportError:
-        raise DataError(
-            f"{path}: reading {path.suffix} files needs the package faery; run: {INSTALL_EVENTS}"
-        ) from None
-    # faery puts a fall-back size where a header has none; one that no sensor has tells us that it did
-    unknown = (65535, 65535)
-    parts: list[np.ndarray] = []
+    parts: dict[str, list[np.ndarray]] = {"x": [], "y": [], "t": [], "on": []}
     count = 0
-    try:
-        decoder = faery.events_stream_from_file(path, dimensions_fallback=unknown, file_type=kind)
+    with _faery_named(path):
+        decoder = _faery_decoder(path, kind)
         for packet in decoder:
             if len(packet) == 0:
                 continue
@@ -346,8 +377,28 @@ def _read_with_faery(path: Path, kind: str, start_us: int | None, end_us: int | 
             count += len(kept)
             if count > MOST_EVENTS:
                 raise _too_many(path, count)
-            parts.append(kept.copy())
+            for key, column in parts.items():
+                column.append(kept[key].copy())
         size = decoder.dimensions()
+    stated = None if tuple(size) == _NO_SIZE else (int(size[0]), int(size[1]))
+    x, y, t, on = (np.concatenate(column) if column else np.empty(0, np.int64) for column in parts.values())
+    return RawEvents(x, y, t, on, stated)
+
+
+def _faery_decoder(path: Path, kind: str) -> Any:
+    try:
+        import faery
+    except ImportError:
+        raise DataError(
+            f"{path}: reading {path.suffix} files needs the package faery; run: {INSTALL_EVENTS}"
+        ) from None
+    return faery.events_stream_from_file(path, dimensions_fallback=_NO_SIZE, file_type=kind)
+
+
+@contextmanager
+def _faery_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except DataError:
         raise
     except BaseException as error:
@@ -355,10 +406,4 @@ def _read_with_faery(path: Path, kind: str, start_us: int | None, end_us: int | 
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         detail = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"{path}: cannot be read as {path.suffix} ({detail}); it is damaged or something else"
-        ) from None
-    events = np.concatenate(parts) if parts else np.empty(0, [("t", "u8"), ("x", "u2"), ("y", "u2"), ("on", "?")])
-    return RawEvents(
-        events["x"], events["y"], events["t"], events["on"], None if tuple(size) == unknown else (size[0], size[1])
-    )
+        raise DataError(f"{path}: cannot be read as {path.suffix} ({detail}); damaged or something else") from None

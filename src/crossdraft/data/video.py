@@ -1,13 +1,13 @@
 """Videos and pictures to RGB frames with times, through PyAV and PIL."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from crossdraft.core.errors import DataError
@@ -17,6 +17,8 @@ from crossdraft.core.prompt import VideoFrames
 NUM_FRAMES = 8
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
+# one byte a pixel; the simulator needs all frames at once
+MOST_GREY_BYTES = 1 << 30
 # a folder of frames carries no times; DSEC and the clips of the study are 20 Hz
 FOLDER_FPS = 20.0
 
@@ -79,6 +81,49 @@ def read_video(
     if len({picture.shape for picture in pictures.values()}) != 1:
         raise DataError(f"{path}: the picture size changes within the video; convert it to one size first")
     return VideoFrames(np.stack([pictures[i] for i in chosen.tolist()]), times[chosen], str(path))
+
+
+def read_grey_frames(
+    path: str | Path,
+    longest_edge_px: int,
+    start_us: int | None = None,
+    end_us: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[UInt8[np.ndarray, "F H W"], Int64[np.ndarray, "F"]]:
+    """Every frame's brightness, scaled down to ``longest_edge_px``, and its time in us from the first frame.
+
+    Frames that repeat the time of their predecessor are left out. ``progress`` is told how many were read.
+
+    Raises:
+        DataError: as ``read_video``; more than 1 GiB of pixels (cut the span or scale down).
+    """
+    path = Path(path)
+    _check_file(path, "video")
+    pictures: list[np.ndarray] = []
+    times: list[int] = []
+    first, size = None, (0, 0)
+    for time, frame in _decode(path):
+        if first is None:
+            first = time
+            scale = min(1.0, longest_edge_px / max(frame.width, frame.height))
+            size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        time -= first
+        if (start_us is not None and time < start_us) or (times and time <= times[-1]):
+            continue
+        if end_us is not None and time >= end_us:
+            break
+        if (len(pictures) + 1) * size[0] * size[1] > MOST_GREY_BYTES:
+            raise DataError(
+                f"{path}: the video is too long to simulate at once after {len(pictures)} frames; cut its span or "
+                "scale it down"
+            )
+        pictures.append(frame.reformat(*size, format="gray").to_ndarray())
+        times.append(time)
+        if progress is not None:
+            progress(len(pictures))
+    if not pictures:
+        raise DataError(f"{path}: there are no frames in it, or none in the span; check the video")
+    return np.stack(pictures), np.array(times, np.int64)
 
 
 def read_image(path: str | Path) -> VideoFrames:
