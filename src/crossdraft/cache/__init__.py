@@ -1,1 +1,1 @@
-
+"""Key/value caches."""

@@ -1,0 +1,204 @@
+"""A decoder of the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied or untied head.
+
+The module holds the weights under the names of Hugging Face's ``LlamaForCausalLM`` (without "model.") and has the
+differentiable pass that training uses. Inference goes through ``nn.engine.Engine``.
+Source: Touvron et al., "LLaMA", arXiv 2302.13971.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from crossdraft.core.errors import CheckpointError
+from crossdraft.nn.rope import inverse_frequencies, rope_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Shape of a decoder. rope_scaling: a Hugging Face mapping ("default", "linear", "llama3") or None."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: Mapping[str, Any] | None = None
+    max_positions: int = 4096
+    tie_embeddings: bool = False
+    attention_bias: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {
+            k: getattr(self, k) for k in self.__dataclass_fields__ if k.endswith(("_size", "_dim", "_positions"))
+        }
+        sizes |= {k: getattr(self, k) for k in ("num_layers", "num_heads", "num_kv_heads")}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"decoder config: {name} is {value!r}, must be a whole number of 1 or more")
+        if self.num_heads % self.num_kv_heads:
+            raise CheckpointError(
+                f"decoder config: {self.num_heads} query heads cannot share {self.num_kv_heads} key/value heads"
+            )
+        if self.head_dim % 2:
+            raise CheckpointError(f"decoder config: head_dim is {self.head_dim}, rotary positions need an even one")
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "DecoderConfig":
+        """Read a Hugging Face Llama text config, in the layout of transformers 4 (``rope_theta``, ``rope_scaling``)
+        or 5 (``rope_parameters``). Raises CheckpointError for a missing entry or an unsupported activation."""
+        needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        if missing := [k for k in needed if config.get(k) is None]:
+            raise CheckpointError(f"decoder config lacks {', '.join(missing)}; is this a Llama-family config.json?")
+        if config.get("hidden_act", "silu") not in ("silu", "swish"):
+            raise CheckpointError(
+                f"activation '{config['hidden_act']}' is not supported; Llama decoders use 'silu'"
+            )
+        if config.get("mlp_bias"):
+            raise CheckpointError("mlp_bias is true, which this decoder does not have")
+        rope = dict(config.get("rope_parameters") or {})
+        scaling = config.get("rope_scaling") or ({k: v for k, v in rope.items() if k != "rope_theta"} or None)
+        if scaling is not None and scaling.get("rope_type", scaling.get("type", "default")) == "default":
+            scaling = None
+        heads = int(config["num_attention_heads"])
+        return cls(
+            vocab_size=int(config["vocab_size"]),
+            hidden_size=int(config["hidden_size"]),
+            intermediate_size=int(config["intermediate_size"]),
+            num_layers=int(config["num_hidden_layers"]),
+            num_heads=heads,
+            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+            rope_scaling=scaling,
+            max_positions=int(config.get("max_position_embeddings") or 2048),
+            tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=bool(config.get("attention_bias", False)),
+        )
+
+
+def _rotate(x: Float[Tensor, "B T H d"], cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary positions; cos and sin are (B or 1, T, 1, d / 2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions. Source: Ainslie et al., "GQA", arXiv 2305.13245."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        width, kv_width = cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
+        self.q_proj = nn.Linear(cfg.hidden_size, width, bias=cfg.attention_bias)
+        self.k_proj = nn.Linear(cfg.hidden_size, kv_width, bias=cfg.attention_bias)
+        self.v_proj = nn.Linear(cfg.hidden_size, kv_width, bias=cfg.attention_bias)
+        self.o_proj = nn.Linear(width, cfg.hidden_size, bias=cfg.attention_bias)
+
+    def forward(self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x: normalised states; mask: bool (B or 1, 1, T, T), or None for causal."""
+        batch, steps, _ = x.shape
+        q = self.q_proj(x).view(batch, steps, self.cfg.num_heads, -1)
+        cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # under autocast, q is narrower than x
+        q = _rotate(q, cos, sin)
+        k = _rotate(self.k_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1), cos, sin)
+        v = self.v_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1)
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.cfg.num_heads != self.cfg.num_kv_heads,
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(batch, steps, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU. Source: Shazeer, arXiv 2002.05202."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(cfg.hidden_size, cfg.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(cfg.hidden_size, cfg.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(cfg.intermediate_size, cfg.hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """x: normalised states."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then feed-forward, each behind a norm and added to the residual."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(cfg)
+        self.mlp = FeedForward(cfg)
+        self.input_layernorm = nn.RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps)
+
+    def forward(self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x: residual states."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Weights and the differentiable pass; parameter names as in Hugging Face's Llama without "model."."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    def frequencies(self) -> Float[Tensor, "half"]:
+        """Rotary frequencies, float32 (made anew: a buffer would follow ``.to(bfloat16)`` and lose its digits)."""
+        cfg = self.config
+        return inverse_frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling, cfg.max_positions)
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "..."] | None = None,
+        capture: Sequence[int] = (),
+    ) -> tuple[Float[Tensor, "B T D"], dict[int, Tensor]]:
+        """States after the final norm, and those of the captured layers {layer: (B, T, D)}.
+
+        mask: True = may attend, broadcastable to (B, 1, T, T); None = causal.
+        positions: (T,) or (B, T); None = 0..T-1. capture: i = output of layer i, -1 = after the final norm.
+        """
+        if positions is None:
+            positions = torch.arange(embeds.shape[1], device=embeds.device)
+        cos, sin = rope_table(self.frequencies(), positions if positions.ndim == 2 else positions[None])
+        # (B or 1, T, 1, d / 2): one angle for all heads
+        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+        taps: dict[int, Tensor] = {}
+        x = embeds
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask)
+            if i in capture:
+                taps[i] = x
+        x = self.norm(x)
+        if -1 in capture:
+            taps[-1] = x
+        return x, taps
+
+    def unembed(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Logits of states after the final norm."""
+        return self.lm_head(states)

@@ -1,0 +1,288 @@
+"""Inference: the decoder's weights packed, and passes whose rows do not depend on how many rows a pass has.
+
+A token's state is computed from its own row, its position and the cache alone. What breaks this in half precision
+is kernels that choose another blocking for another row count or key length, so both are pinned here: every pass has
+at least ``pins.min_rows`` rows and its keys end at a multiple of ``pins.bucket`` (the rest is masked). How much
+pinning a machine needs is measured at load (``nn.selftest``). See docs/decoder.md.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossdraft.cache.dense import DenseCache
+from crossdraft.core.errors import SettingError
+from crossdraft.core.tree import check_parents
+from crossdraft.core.types import Exactness
+from crossdraft.nn.attention import TreePlan, attend_chain, attend_tree
+from crossdraft.nn.decoder import Decoder, DecoderConfig
+from crossdraft.nn.linear import PackedLinear, can_prepack
+from crossdraft.nn.pins import Pins
+from crossdraft.nn.rope import rope_table
+from crossdraft.nn.selftest import pin
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """logits (S, V) float32; states of the captured layers {layer: (S, D)}."""
+
+    logits: Float[Tensor, "S V"]
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+
+class LayerWeights:
+    """One decoder layer, fused and packed: q, k and v in one linear, gate and up in another."""
+
+    def __init__(
+        self, layer: DecoderLayer, q_scale: float, dtype: torch.dtype, device: torch.device, prepack: bool
+    ):
+        def linear(*parts: nn.Linear, scale_first: float = 1.0) -> PackedLinear:
+            scales = [scale_first] + [1.0] * (len(parts) - 1)
+            weight = torch.cat(
+                [p.weight.detach().to(device, dtype) * s for p, s in zip(parts, scales, strict=True)]
+            )
+            if parts[0].bias is None:
+                return PackedLinear(weight, None, prepack)
+            bias = torch.cat([p.bias.detach().to(device, dtype) * s for p, s in zip(parts, scales, strict=True)])
+            return PackedLinear(weight, bias, prepack)
+
+        attn, mlp = layer.self_attn, layer.mlp
+        self.qkv = linear(attn.q_proj, attn.k_proj, attn.v_proj, scale_first=q_scale)
+        self.out = linear(attn.o_proj)
+        self.gate_up = linear(mlp.gate_proj, mlp.up_proj)
+        self.down = linear(mlp.down_proj)
+        self.norm_in = layer.input_layernorm.weight.detach().to(device, dtype, copy=True)
+        self.norm_mid = layer.post_attention_layernorm.weight.detach().to(device, dtype, copy=True)
+
+
+class Engine:
+    """A frozen copy of a decoder for inference. It holds nothing about a request, so caches may take turns on it.
+
+    dtype: bfloat16, float32 or float64. The self-test at load sets ``exactness`` and the pins; ``self_test=False``
+    leaves both at "not tested". Raises SettingError for another dtype.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+        *,
+        self_test: bool = True,
+    ) -> None:
+        if dtype not in (torch.bfloat16, torch.float32, torch.float64):
+            raise SettingError(f"dtype {dtype} is not supported by the decoder; use bfloat16 or float32")
+        self.config: DecoderConfig = decoder.config
+        self.dtype, self.device = dtype, torch.device(device)
+        cfg = self.config
+        self.prepacked = can_prepack(dtype, self.device)
+        # a power of two scales q's weights without rounding; any other factor multiplies the scores
+        scale = cfg.head_dim**-0.5
+        exact = math.log2(scale).is_integer()
+        self.score_scale = None if exact else scale
+        with torch.no_grad():
+            self._layers = [
+                LayerWeights(layer, scale if exact else 1.0, dtype, self.device, self.prepacked)
+                for layer in decoder.layers
+            ]
+            self._table = decoder.embed_tokens.weight.detach().to(self.device, dtype, copy=True)
+            head = decoder.lm_head.weight.detach().to(self.device, dtype, copy=True)
+            self._head = PackedLinear(head, None, self.prepacked)
+            self._norm = decoder.norm.weight.detach().to(self.device, dtype, copy=True)
+            cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions + 128))
+            # (positions, 1, half): one row multiplies all heads
+            self._cos = cos.unsqueeze(1).to(self.device, dtype)
+            self._sin = sin.unsqueeze(1).to(self.device, dtype)
+        self.pins = Pins()
+        self.exactness = Exactness(False, "not tested")
+        if self_test:
+            self.pins, self.exactness = pin(self)
+
+    def new_cache(self, capacity: int) -> DenseCache:
+        """An empty cache of ``capacity`` positions. SettingError beyond the model's positions."""
+        cfg = self.config
+        if capacity > cfg.max_positions:
+            raise SettingError(
+                f"{capacity} positions are asked for, but the model's context is {cfg.max_positions}; "
+                "shorten the prompt or the answer"
+            )
+        return DenseCache(
+            num_layers=cfg.num_layers,
+            num_kv_heads=cfg.num_kv_heads,
+            head_dim=cfg.head_dim,
+            capacity=capacity,
+            dtype=self.dtype,
+            device=self.device,
+            bucket=self.pins.bucket,
+            spill=self.pins.min_rows,
+        )
+
+    @torch.inference_mode()
+    def embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
+        """Input embeddings."""
+        return self._table.index_select(0, tokens.to(self.device))
+
+    @torch.inference_mode()
+    def unembed(self, states: Float[Tensor, "K D"]) -> Float[Tensor, "K V"]:
+        """Logits, float32, of states after the final norm; the same bits whatever other rows come along."""
+        states = states.to(self.device, self.dtype)
+        pieces = [self._head(self._pad(part))[: len(part)] for part in states.split(self.pins.max_rows)]
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
+
+    @torch.inference_mode()
+    def prefill(self, embeds: Float[Tensor, "P D"], cache: DenseCache, capture: Sequence[int] = ()) -> PassResult:
+        """Read a prompt and commit it. logits (1, V): the last position only; states {layer: (P, D)}.
+
+        On an empty cache this is one pass; behind other positions it goes in pieces of ``pins.max_rows``.
+        Raises SettingError when the cache has no room.
+        """
+        rows = embeds.shape[0]
+        cache.check_room(rows)
+        embeds = embeds.to(self.device, self.dtype)
+        taps: dict[int, Tensor] = {}
+        if cache.length == 0:
+            cache.open_pass(rows)
+            states = self._run(embeds, cache, 0, None, capture, taps)
+        else:
+            states = self._chain(embeds, cache, capture, taps)
+        cache.commit(range(rows))
+        return PassResult(self.unembed(states[-1:]), taps)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        tokens: Int[Tensor, "S"],
+        cache: DenseCache,
+        parents: Sequence[int] | None = None,
+        capture: Sequence[int] = (),
+    ) -> PassResult:
+        """One pass over the root and a draft, behind what is committed; nothing is committed here.
+
+        parents: as ``Draft.parents`` (node 0 is row 1); None for a chain. A row's bits are those that a 1-row pass
+        over its own path would give, if ``exactness.bit_exact``.
+        Raises SettingError for a bad tree or when the cache has no room.
+        """
+        embeds = self.embed(tokens)
+        taps: dict[int, Tensor] = {}
+        if parents is None or list(parents) == list(range(-1, len(parents) - 1)):
+            states = self._chain(embeds, cache, capture, taps)
+        else:
+            if len(parents) != len(tokens) - 1:
+                raise SettingError(f"{len(tokens)} rows need {len(tokens) - 1} parents, got {len(parents)}")
+            check_parents(parents)
+            states = self._tree(embeds, cache, parents, capture, taps)
+        return PassResult(self.unembed(states), taps)
+
+    def run_rows(
+        self,
+        embeds: Float[Tensor, "S D"],
+        cache: DenseCache,
+        start: int,
+        plan: TreePlan | None = None,
+        num_layers: int | None = None,
+    ) -> Float[Tensor, "S D"]:
+        """One pinned pass at positions ``start``.., without bookkeeping; states after the final norm.
+
+        num_layers: run only the first so many. For the self-test and for measurements.
+        """
+        return self._run(self._pad(embeds), cache, start, plan, (), {}, num_layers)[: len(embeds)]
+
+    def _pad(self, rows: Tensor) -> Tensor:
+        """Repeat the last row until there are ``pins.min_rows``."""
+        missing = self.pins.min_rows - rows.shape[0]
+        return rows if missing <= 0 else torch.cat((rows, rows[-1:].expand(missing, -1)))
+
+    def _chain(self, embeds: Tensor, cache: DenseCache, capture: Sequence[int], taps: dict[int, Tensor]) -> Tensor:
+        rows = embeds.shape[0]
+        cache.open_pass(rows)
+        parts = []
+        for start in range(0, rows, self.pins.max_rows):
+            part = embeds[start : start + self.pins.max_rows]
+            got: dict[int, Tensor] = {}
+            states = self._run(self._pad(part), cache, cache.length + start, None, capture, got)
+            parts.append((states[: len(part)], {k: v[: len(part)] for k, v in got.items()}))
+        return _join(parts, taps)
+
+    def _tree(
+        self,
+        embeds: Tensor,
+        cache: DenseCache,
+        parents: Sequence[int],
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+    ) -> Tensor:
+        rows, width = embeds.shape[0], self.pins.max_rows
+        cache.open_pass(rows, is_tree=True)
+        parts = []
+        for start in range(0, rows, width):
+            part = embeds[start : start + width]
+            plan = TreePlan.build(parents, start, len(part), cache.length, self.pins, self.device)
+            got: dict[int, Tensor] = {}
+            states = self._run(self._pad(part), cache, cache.length, plan, capture, got)
+            parts.append((states[: len(part)], {k: v[: len(part)] for k, v in got.items()}))
+        return _join(parts, taps)
+
+    def _run(
+        self,
+        x: Tensor,
+        cache: DenseCache,
+        start: int,
+        plan: TreePlan | None,
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+        num_layers: int | None = None,
+    ) -> Tensor:
+        """Rows (S, D) through all layers (or the first ``num_layers``), and the final norm.
+
+        start: position of the first row of a chain; for a tree, of the root.
+        """
+        cfg = self.config
+        rows, heads, kv_heads = x.shape[0], cfg.num_heads, cfg.num_kv_heads
+        groups, dim, rotated = heads // kv_heads, cfg.head_dim, heads + kv_heads
+        if plan is None:
+            cos, sin = self._cos[start : start + rows], self._sin[start : start + rows]
+        else:
+            cos, sin = self._cos.index_select(0, plan.positions), self._sin.index_select(0, plan.positions)
+        first_pass = start == 0 and plan is None and cache.length == 0
+        both = cos.unsqueeze(2)
+        for i, layer in enumerate(self._layers[:num_layers]):
+            qkv = layer.qkv(self._rms(x, layer.norm_in))
+            halves = qkv[:, : rotated * dim].view(rows, rotated, 2, dim // 2)
+            turned = halves * both
+            turned[:, :, 0].addcmul_(halves[:, :, 1], sin, value=-1)
+            turned[:, :, 1].addcmul_(halves[:, :, 0], sin)
+            q = turned[:, :heads].view(rows, kv_heads, groups, dim)
+            k = turned[:, heads:].reshape(rows, kv_heads, dim)
+            v = qkv[:, rotated * dim :].view(rows, kv_heads, dim)
+            if plan is not None:
+                mixed = attend_tree(q, k, v, cache, i, plan, self.score_scale)
+            else:
+                mixed = attend_chain(q, k, v, cache, i, start, self.pins, self.score_scale, first_pass)
+            # a new tensor at the first layer: the caller's embeddings stay as they are
+            x = layer.out(mixed).add_(x)
+            gate_up = layer.gate_up(self._rms(x, layer.norm_mid))
+            gate, up = gate_up.chunk(2, dim=-1)
+            x.add_(layer.down(F.silu(gate).mul_(up)))
+            if i in capture:
+                taps[i] = x.clone()
+        x = self._rms(x, self._norm)
+        if -1 in capture:
+            taps[-1] = x
+        return x
+
+    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
+
+
+def _join(parts: list[tuple[Tensor, dict[int, Tensor]]], taps: dict[int, Tensor]) -> Tensor:
+    """Put the pieces of a pass together (one piece: as it is)."""
+    if len(parts) == 1:
+        taps.update(parts[0][1])
+        return parts[0][0]
+    taps.update({k: torch.cat([p[1][k] for p in parts]) for k in parts[0][1]})
+    return torch.cat([p[0] for p in parts])

@@ -1,0 +1,53 @@
+"""Linear layers as the engine runs them: weights packed once in the layout that the kernel library likes best.
+
+On the CPU, oneDNN's reordered weights make a bfloat16 linear of few rows 1.2-2x faster than ``F.linear``. The two
+operators are private to torch, so they are tried once at load; where they are missing or wrong, ``F.linear`` is
+used and the engine's ``exactness.detail`` says so.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+# the row count that a weight is packed for; on x86 the layout so chosen serves 1 to 64 rows alike
+_PACK_ROWS = 16
+
+
+def can_prepack(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether oneDNN's packed linears exist here for ``dtype`` and agree with ``F.linear`` on a small example."""
+    if (
+        device.type != "cpu"
+        or dtype not in (torch.bfloat16, torch.float32)
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return False
+    # exact in bfloat16, so the two must agree to the bit
+    weight = (torch.arange(32 * 32, dtype=torch.float32).view(32, 32) % 5 - 2).to(dtype)
+    rows = (torch.arange(3 * 32, dtype=torch.float32).view(3, 32) % 3 - 1).to(dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS)
+        got = torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool(torch.equal(got, F.linear(rows, weight)))
+
+
+class PackedLinear:
+    """A frozen ``y = x W' + b`` over rows (S, in); see the module's docstring.
+
+    weight (out, in) and bias (out,) have their final dtype and device.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"] | None, prepack: bool) -> None:
+        self.in_features, self.out_features = weight.shape[1], weight.shape[0]
+        self.bias = bias
+        self.prepacked = prepack
+        # mkldnn refuses inference tensors and views with offsets: a plain contiguous copy
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS) if prepack else weight
+
+    def __call__(self, rows: Float[Tensor, "S in"]) -> Float[Tensor, "S out"]:
+        """Rows through the layer."""
+        if self.prepacked:
+            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+        return F.linear(rows, self.weight, self.bias)
