@@ -9,6 +9,7 @@ pinning a machine needs is measured at load (``nn.selftest``). See docs/decoder.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
 from crossdraft.core.types import Exactness
 from crossdraft.nn.attention import TreePlan, attend_chain, attend_tree
-from crossdraft.nn.decoder import Decoder, DecoderConfig
+from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.linear import PackedLinear, can_prepack
 from crossdraft.nn.pins import Pins
 from crossdraft.nn.rope import rope_table
@@ -87,7 +88,7 @@ class Engine:
         self.score_scale = None if exact else scale
         with torch.no_grad():
             self._layers = [
-                LayerWeights(layer, scale if exact else 1.0, dtype, self.device, self.prepacked)
+                LayerWeights(cast(DecoderLayer, layer), scale if exact else 1.0, dtype, self.device, self.prepacked)
                 for layer in decoder.layers
             ]
             self._table = decoder.embed_tokens.weight.detach().to(self.device, dtype, copy=True)
