@@ -22,6 +22,15 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def bf16_unit() -> str:
+    """The CPU's bf16 arithmetic unit ("amx_bf16", "avx512_bf16"), or "" where bf16 is emulated or nobody knows."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    return next((unit for unit in ("amx_bf16", "avx512_bf16") if unit in flags), "")
+
+
 def _commit() -> str | None:
     try:
         done = subprocess.run(

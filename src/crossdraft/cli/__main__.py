@@ -1,0 +1,7 @@
+"""``python -m crossdraft.cli``."""
+
+import sys
+
+from crossdraft.cli.main import main
+
+sys.exit(main())
