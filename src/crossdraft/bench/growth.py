@@ -1,0 +1,68 @@
+"""Does a token cost more late in an answer than early on? Beyond attention, which must read a longer cache."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from crossdraft.bench.profile import median_ms
+from crossdraft.bench.workbench import Report, Workbench, silent
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.types import Generation
+from crossdraft.nn.attention import attend_chain
+from crossdraft.nn.engine import Engine
+
+EARLY, LATE, SPREAD = 64, 1024, 32
+MOST_GROWTH = 0.10
+
+
+def run_growth(
+    bench: Workbench, engine: Engine, prompt: Prompt, *, repeats: int = 5, report: Report = silent
+) -> dict[str, Any]:
+    """Median step time around tokens 64 and 1,024 of the same plain answers, attention's own time taken off both.
+
+    Attention alone is timed with the engine's own function on a cache of the same length, one row, all layers.
+    """
+    early: list[float] = []
+    late: list[float] = []
+    positions = 0
+    for done in range(repeats):
+        report("decoding 1,056 tokens", done, repeats)
+        plain = bench.answer(bench.make_drafter("none"), prompt, LATE + SPREAD, to_the_end=False)
+        early += _steps(plain, EARLY)
+        late += _steps(plain, LATE)
+        positions = len(bench.target.prefill(bench.target.encode(prompt), room=8).prompt_tokens)
+    step = {EARLY: statistics.median(early), LATE: statistics.median(late)}
+    attention = {at: attention_ms(engine, positions + at) for at in (EARLY, LATE)}
+    rest = {at: step[at] - attention[at] for at in step}
+    growth = rest[LATE] / rest[EARLY] - 1
+    return {
+        "passed": growth < MOST_GROWTH,
+        "verdict": f"a step takes {step[EARLY]:.2f} ms at token {EARLY} and {step[LATE]:.2f} ms at token {LATE}; "
+        f"attention alone {attention[EARLY]:.2f} and {attention[LATE]:.2f} ms; the rest grows by {growth:+.1%}",
+        "step_ms": step,
+        "attention_ms": attention,
+        "growth_beyond_attention": growth,
+        "prompt_positions": positions,
+    }
+
+
+def _steps(plain: Generation, at: int) -> Sequence[float]:
+    return [sum(r.spans_ms.values()) for r in plain.rounds[at - SPREAD : at + SPREAD]]
+
+
+def attention_ms(engine: Engine, length: int, repeats: int = 50) -> float:
+    """Milliseconds of the attention of one row behind ``length`` cached positions, over all layers."""
+    cfg = engine.config
+    cache = engine.new_cache(length + engine.pins.min_rows)
+    shape = (engine.pins.min_rows, cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim)
+    q = torch.randn(shape).to(engine.device, engine.dtype)
+    k, v = torch.randn(2, shape[0], cfg.num_kv_heads, cfg.head_dim).to(engine.device, engine.dtype)
+
+    @torch.inference_mode()
+    def layers() -> None:
+        for layer in range(cfg.num_layers):
+            attend_chain(q, k, v, cache, layer, length, engine.pins, engine.score_scale, False)
+
+    return median_ms(layers, repeats)

@@ -1,0 +1,177 @@
+"""What every measurement works with: a loaded pair, a way to make drafters, and one way to answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from crossdraft.core.clock import Clock
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import (
+    VLM,
+    CostCurve,
+    Drafter,
+    DraftSession,
+    Needs,
+    Rule,
+    SeesPromptTokens,
+    Window,
+)
+from crossdraft.core.types import Draft, Generation, Limits, Step
+from crossdraft.decode.loop import generate
+
+NOTHING = Needs()
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how much is done and how much there is."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A report that goes nowhere."""
+
+
+class MakeDrafter(Protocol):
+    """Makes a drafter of the catalogue for this pair; each call gives a new one with nothing remembered."""
+
+    def __call__(self, name: str, costs: CostCurve | None = None) -> Drafter:
+        """SettingError for an unknown name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A cost curve on which width is free: drafts become as long as their method can make them."""
+
+    def pass_ms(self, rows: int) -> float:
+        """The same for every width."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A pair ready to be measured. ``window``: when an event model runs, see decode.window."""
+
+    target: VLM
+    event_model: VLM | None
+    make_drafter: MakeDrafter
+    make_rule: Callable[[float, int], Rule]
+    costs: CostCurve
+    window: Any = "off"
+
+    def answer(
+        self,
+        drafter: Drafter,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        to_the_end: bool = True,
+        rule: Rule | None = None,
+    ) -> Generation:
+        """One answer with its times. to_the_end: stop at end tokens, else go on to ``max_new_tokens``."""
+        limits = Limits(
+            max_new_tokens=max_new_tokens, eos_token_ids=tuple(self.target.eos_token_ids) if to_the_end else ()
+        )
+        return generate(
+            self.target, drafter, prompt, rule=rule or self.make_rule(0.0, 0), limits=limits, window=self.window,
+            clock=Clock(),
+        )  # fmt: skip
+
+    def contender(
+        self, drafter: Drafter, prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> Callable[[int], Generation]:
+        """``drafter`` as a contender of ``bench.paired``."""
+        return lambda i: self.answer(drafter, prompts[i], max_new_tokens)
+
+
+class _Wrapped:
+    """A drafter's session behind another one that may change what is proposed."""
+
+    def __init__(self, inner: DraftSession) -> None:
+        self.inner = inner
+
+    def prompt_tokens(self, tokens: Sequence[int]) -> None:
+        if isinstance(self.inner, SeesPromptTokens):
+            self.inner.prompt_tokens(tokens)
+
+    def observe(self, step: Step) -> None:
+        self.inner.observe(step)
+
+    def finish(self) -> None:
+        self.inner.finish()
+
+
+class _CappedSession(_Wrapped):
+    def __init__(self, inner: DraftSession, width: int) -> None:
+        super().__init__(inner)
+        self.width = width
+
+    def propose(self, room: int) -> Draft:
+        return self.inner.propose(min(room, self.width - 1))
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A drafter whose passes are at most ``width`` rows wide (the root is one of them)."""
+
+    inner: Drafter
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The inner drafter's."""
+        return self.inner.name
+
+    @property
+    def needs(self) -> Needs:
+        """The inner drafter's."""
+        return self.inner.needs
+
+    def begin(self, prompt: Prompt, target: VLM, window: Window) -> DraftSession:
+        """The inner drafter's session behind the cap."""
+        return _CappedSession(self.inner.begin(prompt, target, window), self.width)
+
+
+@dataclass
+class _ScriptedSession:
+    script: Sequence[int]
+    width: int
+    wrong_every: int
+    vocab_size: int
+    said: int = 0
+
+    def observe(self, step: Step) -> None:
+        self.said += len(step.tokens)
+
+    def propose(self, room: int) -> Draft:
+        ahead = list(self.script[self.said : self.said + min(room, self.width - 1)])
+        ahead += [0] * (min(room, self.width - 1) - len(ahead))
+        for i, token in enumerate(ahead):
+            if (self.said + i) % self.wrong_every == self.wrong_every - 1:
+                ahead[i] = (token + 1) % self.vocab_size
+        return Draft.chain(ahead, source="scripted")
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Knows the answer and misspells every ``wrong_every``-th token: passes of exactly ``width`` rows, whatever the
+    machine's costs, of which long stretches are accepted. A test instrument, not a method."""
+
+    script: Sequence[int]
+    width: int
+    wrong_every: int = 11
+    name: str = "scripted"
+    needs: Needs = NOTHING
+
+    def begin(self, prompt: Prompt, target: VLM, window: Window) -> DraftSession:
+        """A session at the script's first token."""
+        return _ScriptedSession(self.script, self.width, self.wrong_every, target.vocab_size)
+
+
+def shuffled_events(prompts: Sequence[Prompt], shift: int | None = None) -> list[Prompt]:
+    """The control of every cross-modal figure: the same prompts with the events of another clip.
+
+    Clip i gets the events of clip i + shift (default: half of the clips away, which in a stream is another scene).
+    """
+    shift = max(1, len(prompts) // 2) if shift is None else shift
+    return [replace(p, events=prompts[(i + shift) % len(prompts)].events) for i, p in enumerate(prompts)]
