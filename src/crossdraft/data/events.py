@@ -90,7 +90,7 @@ def load_events(
 
     Known files: .npz, legacy pickled .npy (without running its pickle), DSEC .h5/.hdf5, and with the extra
     ``events`` AEDAT4 (.aedat4), Prophesee RAW EVT2/EVT3 (.raw) and DAT (.dat), ES (.es), CSV (.csv: t, x, y, p
-    with a header).
+    in this order).
 
     Args:
         path: the file.

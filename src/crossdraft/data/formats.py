@@ -3,17 +3,19 @@
 Long recordings are cut while reading: DSEC's HDF5 through its millisecond index, archives and streams in chunks.
 """
 
+import math
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from crossdraft.core.errors import DataError
-from crossdraft.data.legacy_npy import HEADER_BYTES, read_legacy_npy
+from crossdraft.data.legacy_npy import read_legacy_npy, read_npy_header
 
 # DSEC (Gehrig et al., RA-L 2021) was recorded with two Prophesee Gen3.1 of 640 x 480; its files do not repeat it
 DSEC_SENSOR_SIZE = (640, 480)
@@ -156,20 +158,13 @@ class _NpzColumn:
     def __init__(self, archive: zipfile.ZipFile, key: str, path: Path) -> None:
         self.path, self.key = path, key
         self.file: IO[bytes] = archive.open(f"{key}.npy")
-        version = np.lib.format.read_magic(self.file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(self.file, max_header_size=HEADER_BYTES)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(self.file, max_header_size=HEADER_BYTES)
-        else:
-            raise ValueError(f"{key} has npy version {version}")
+        shape, dtype = read_npy_header(self.file)
         if dtype.kind not in "iufb":
             raise DataError(f"{path}: array {key} holds {dtype}, must hold numbers; save it again without objects")
         if len(shape) > 1:
             raise DataError(f"{path}: array {key} has shape {shape}, must be one-dimensional")
-        self.shape: tuple[int, ...] = shape
         self.dtype: np.dtype = dtype
-        self.length = int(np.prod(shape, dtype=np.int64)) if shape else 1
+        self.length = math.prod(shape)
         held = archive.getinfo(f"{key}.npy").file_size
         if self.length * dtype.itemsize > held:
             raise DataError(
@@ -360,6 +355,7 @@ def _dsec_span(
 
 # faery puts a fall-back size where a header has none; one that no sensor has tells us that it did
 _NO_SIZE = (65535, 65535)
+_CSV_HEADER = re.compile(r"t[^,]*,x(?:@(\d{1,5}))?,y(?:@(\d{1,5}))?,(?:p|on|polarity)")
 
 
 def _read_with_faery(path: Path, kind: str, start_us: int | None, end_us: int | None) -> RawEvents:
@@ -392,7 +388,25 @@ def _faery_decoder(path: Path, kind: str) -> Any:
         raise DataError(
             f"{path}: reading {path.suffix} files needs the package faery; run: {INSTALL_EVENTS}"
         ) from None
-    return faery.events_stream_from_file(path, dimensions_fallback=_NO_SIZE, file_type=kind)
+    if kind != "csv":
+        return faery.events_stream_from_file(path, dimensions_fallback=_NO_SIZE, file_type=kind)
+    has_header, size = _csv_header(path)
+    properties = replace(faery.CsvProperties.default(), has_header=has_header)
+    return faery.events_stream_from_file(
+        path, dimensions_fallback=size or _NO_SIZE, csv_properties=properties, file_type=kind
+    )
+
+
+def _csv_header(path: Path) -> tuple[bool, tuple[int, int] | None]:
+    """Whether there is a header line, and the sensor size where it says one, as faery writes it (x@640,y@480)."""
+    with path.open("rb") as file:
+        fields = [field.strip().lower() for field in file.readline(1000).decode("utf-8", "replace").split(",")]
+    if fields[0].lstrip("-").isdecimal():
+        return False, None
+    match = _CSV_HEADER.fullmatch(",".join(fields))
+    if match is None:
+        raise DataError(f"{path}: the header is '{','.join(fields)[:60]}'; the columns must be t,x,y,p (us, 0/1)")
+    return True, (int(match[1]), int(match[2])) if match[1] and match[2] else None
 
 
 @contextmanager

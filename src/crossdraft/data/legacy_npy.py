@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def read_legacy_npy(path: Path) -> dict[str, Any]:
         value = _Machine(str(path)).run(payload)
     except DataError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         # ValueError and UnicodeDecodeError come from genops on cut or garbled input, the others from an opcode that
         # finds the wrong thing on the stack; for the user all of them are one: the file is not whole
         raise DataError(
@@ -66,19 +66,25 @@ def read_legacy_npy(path: Path) -> dict[str, Any]:
     return {key: entry.to_numpy(str(path)) if isinstance(entry, _Array) else entry for key, entry in value.items()}
 
 
-def _read_object_header(file: Any, path: Path) -> None:
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that a .npy file declares. ValueError, with one short line, for anything that is no header."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(file)
-        reader = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if reader is None:
-            raise ValueError(f"npy version {version}")
-        shape, _, dtype = reader(file, max_header_size=HEADER_BYTES)
-    except (ValueError, EOFError, SyntaxError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a .npy file, or a truncated one ({first_line}); copy it again") from None
+        shape, _, dtype = readers[version](file, max_header_size=HEADER_BYTES)
+    except Exception as error:
+        # numpy reads the header as Python text; damaged text raises from tokenizer, parser, ast and dtype alike
+        raise ValueError(f"bad header: {' '.join(str(error).split())[:80] or type(error).__name__}") from None
+    if any(side < 0 for side in shape):
+        raise ValueError(f"bad header: shape {shape}")
+    return shape, dtype
+
+
+def _read_object_header(file: IO[bytes], path: Path) -> None:
+    try:
+        shape, dtype = read_npy_header(file)
+    except ValueError as error:
+        raise DataError(f"{path}: not a .npy file, or a truncated one ({error}); copy it again") from None
     if dtype != np.dtype(object) or shape != ():
         raise DataError(
             f"{path}: holds an array {dtype}{list(shape)}, not a clip (a dict with x, y, t, p); save the four "
@@ -122,7 +128,7 @@ class _Array:
             raise DataError(
                 f"{name}: an array declares {declared} bytes and holds {len(self.content)}; the file is damaged"
             )
-        flat = np.frombuffer(self.content, dtype)
+        flat = np.frombuffer(self.content, dtype).astype(dtype.newbyteorder("="), copy=False)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 

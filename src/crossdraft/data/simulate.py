@@ -15,6 +15,7 @@ import numpy as np
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import EventStream
 from crossdraft.data.events import make_stream
+from crossdraft.data.formats import MOST_EVENTS
 from crossdraft.data.video import read_grey_frames
 
 INSTALL_SIMULATE = 'pip install "crossdraft[simulate]"'
@@ -108,16 +109,17 @@ def _simulate(
     )
     if len(made) == 0:
         raise DataError(f"{name}: nothing changes in this video, so there are no events; give one with motion")
-    columns = made.numpy()
+    if len(made) > MOST_EVENTS:
+        raise DataError(
+            f"{name}: {len(made)} events are more than the {MOST_EVENTS} that fit one recording; cut the video's "
+            "span or scale it down"
+        )
+    columns = made.numpy()  # (E, 4) uint64: x, y, t in us, p
     # the simulator knows a constant frame rate only; real frame times may be uneven, so its clock is bent onto them
     even_us = np.arange(len(frames)) * (1e6 / fps)
     t_us = np.round(np.interp(columns[:, 2], even_us, times_us)).astype(np.int64)
-    order = np.argsort(t_us, kind="stable")
-    x, y, p = (columns[order, i] for i in (0, 1, 3))
     height, width = frames.shape[1:]
-    return make_stream(
-        x.astype(np.int64), y.astype(np.int64), t_us[order], (p > 0).astype(np.uint8), (width, height), name
-    )
+    return make_stream(columns[:, 0], columns[:, 1], t_us, columns[:, 3], (width, height), name)
 
 
 def _save(path: Path, events: EventStream) -> None:
