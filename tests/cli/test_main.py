@@ -73,7 +73,9 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     script = "import sys; from crossdraft.cli.main import main; sys.exit(main(['list']))"
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+    )
     os.close(write)
     assert done.stderr == ""
     assert done.returncode == 0

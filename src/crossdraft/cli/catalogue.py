@@ -4,7 +4,6 @@ import argparse
 import ast
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -17,16 +16,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """Print every catalogue, one name and one line of description each."""
-    from crossdraft.drafters import DRAFTERS
-    from crossdraft.models import FAMILIES
-    from crossdraft.verify import RULES
-
-    found = {
-        "drafters": describe(DRAFTERS),
-        "rules": describe(RULES),
-        "families": describe(FAMILIES),
-        "windows": WINDOWS,
-    }
+    found = {name: describe(read_catalogue(package, name.upper())) for name, package in CATALOGUES.items()}
+    found["windows"] = WINDOWS
     if args.json:
         print(json.dumps(found))
         return 0
@@ -38,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+CATALOGUES = {"drafters": "crossdraft.drafters", "rules": "crossdraft.verify", "families": "crossdraft.models"}
+
 WINDOWS = {
     "auto": "chosen by this machine's measured times",
     "off": "the event model does not run before the target's first token",
@@ -47,6 +40,15 @@ WINDOWS = {
 }
 
 
+def read_catalogue(package: str, name: str) -> dict[str, str]:
+    """The dictionary literal ``name`` = {"name": "module:attribute"} in the source of ``package``, not imported."""
+    for node in _source(package).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return dict(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    raise LookupError(f"there is no {name} in {package}")
+
+
 def describe(catalogue: Mapping[str, str]) -> dict[str, str]:
     """{name: "module:attribute"} -> {name: first line of the attribute's docstring, else the module's}."""
     return {name: _first_line(target) for name, target in catalogue.items()}
@@ -54,10 +56,13 @@ def describe(catalogue: Mapping[str, str]) -> dict[str, str]:
 
 def _first_line(target: str) -> str:
     module, _, attribute = target.partition(":")
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text())
+    tree = _source(module)
     own = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == attribute]
     text = (ast.get_docstring(own[0]) if own else None) or ast.get_docstring(tree) or ""
     return text.partition("\n")[0]
+
+
+def _source(module: str) -> ast.Module:
+    """The syntax tree of a module of this package; importing it would import torch."""
+    path = Path(__file__).parent.parent.joinpath(*module.split(".")[1:])
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())

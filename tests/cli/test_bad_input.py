@@ -1,0 +1,148 @@
+"""Bad input gets one clear line and exit code 2, never a traceback."""
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    code, out, err = result
+    assert code == 2, err
+    assert err.startswith("crossdraft: error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in out + err
+    for word in words:
+        assert word in err
+
+
+class Hostile:
+    def __reduce__(self) -> tuple:
+        return (os.system, ("echo hostile > hostile.txt",))
+
+
+def test_no_such_video(run: Run, tmp_path: Path) -> None:
+    refused(run("generate", "--video", tmp_path / "none.mp4", "--prompt", "What is it?"), "none.mp4")
+
+
+def test_not_a_video(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is no video")
+    refused(run("generate", "--video", tmp_path / "text.mp4", "--prompt", "What is it?"), "text.mp4")
+
+
+def test_no_such_image(run: Run, tmp_path: Path) -> None:
+    refused(run("generate", "--image", tmp_path / "none.png", "--prompt", "What is it?"), "none.png")
+
+
+def test_an_empty_prompt(run: Run, clip: Path) -> None:
+    refused(run("generate", "--video", clip, "--prompt", " "), "prompt is empty")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({c: np.zeros(0, np.int64) for c in "xytp"}, "no events"),
+        ({"t": np.arange(500)[::-1].copy()}, "sorted"),
+        ({"x": np.full(500, 64, np.uint16)}, "64"),
+        ({"y": np.full(500, 4000, np.uint16)}, "4000"),
+        ({"p": np.full(500, 7, np.uint8)}, "7"),
+        ({"x": np.zeros(499, np.uint16)}, "length"),
+        ({"t": np.linspace(5e6, 6e6, 500).astype(np.int64)}, "overlap"),
+    ],
+    ids=["empty", "unsorted", "x outside", "y outside", "polarity", "lengths", "no overlap"],
+)
+def test_events_that_cannot_be(
+    changes: dict[str, np.ndarray], word: str, run: Run, clip: Path, write_events: Write
+) -> None:
+    events = write_events(**changes)
+    result = run(
+        "generate", "--video", clip, "--events", events, "--sensor", "64x48", "--drafter", "cross_modal",
+        "--prompt", "What moves?",
+    )  # fmt: skip
+    refused(result, "events.npz", word)
+
+
+def test_a_recording_without_its_sensor_size(run: Run, clip: Path, write_events: Write) -> None:
+    refused(run("generate", "--video", clip, "--events", write_events(), "--prompt", "What moves?"), "sensor")
+
+
+def test_a_sensor_size_that_is_none(run: Run, write_events: Write) -> None:
+    refused(run("data", "check", write_events(), "--sensor", "wide"), "wide")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200])
+def test_a_truncated_npy(keep: int, run: Run, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.array({c: np.arange(50) for c in "xytp"}, dtype=object), allow_pickle=True)
+    (tmp_path / "cut.npy").write_bytes(whole.read_bytes()[:keep])
+    refused(run("data", "check", tmp_path / "cut.npy", "--sensor", "64x48"), "cut.npy")
+
+
+def test_a_hostile_npy_runs_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "hostile.npy", np.array(Hostile(), dtype=object), allow_pickle=True)
+    assert b"system" in (tmp_path / "hostile.npy").read_bytes()
+    refused(run("data", "check", "hostile.npy", "--sensor", "64x48"), "hostile.npy")
+    assert not (tmp_path / "hostile.txt").exists()
+
+
+def test_a_file_that_is_no_recording(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "letter.npz").write_bytes(pickle.dumps([1, 2, 3]))
+    refused(run("data", "check", tmp_path / "letter.npz", "--sensor", "64x48"), "letter.npz")
+
+
+def test_a_dtype_that_the_device_lacks(run: Run, clip: Path) -> None:
+    refused(run("generate", "--video", clip, "--prompt", "What?", "--dtype", "float16"), "float16", "cpu")
+
+
+def test_a_device_that_is_not_there(run: Run, clip: Path) -> None:
+    result = run("generate", "--video", clip, "--prompt", "What?", "--device", "tpu")
+    refused(result, "tpu")
+
+
+def test_an_unknown_drafter(run: Run, clip: Path) -> None:
+    result = run("generate", "--video", clip, "--prompt", "What?", "--drafter", "ngran")
+    refused(result, "unknown drafter 'ngran'", "Did you mean 'ngram'")
+
+
+def test_cross_modal_without_events(run: Run, clip: Path) -> None:
+    refused(run("generate", "--video", clip, "--prompt", "What?", "--drafter", "cross_modal"), "--events")
+
+
+def test_cross_modal_without_an_event_model(run: Run, clip: Path, write_events: Write) -> None:
+    result = run(
+        "generate", "--video", clip, "--events", write_events(), "--sensor", "64x48", "--event-model", "none",
+        "--drafter", "cross_modal", "--prompt", "What?",
+    )  # fmt: skip
+    refused(result, "--event-model")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "0"), ("--top-k", "-3"),
+        ("--max-new-tokens", "0"), ("--threads", "0"), ("--stop", ""),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work(options: tuple[str, str], run: Run, clip: Path) -> None:
+    refused(run("generate", "--video", clip, "--prompt", "What?", *options))
+
+
+def test_the_disk_is_full_while_saving(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    result = run("data", "simulate", clip, tmp_path / "out.npz")
+    refused(result)
+    assert "full" in result[2] or "No space left" in result[2]
+    assert not (tmp_path / "out.npz").exists()
