@@ -40,6 +40,25 @@ def test_a_span_of_the_video(write_video):
         read_video(write_video(pictures(20)), start_us=5_000_000)
 
 
+def test_a_video_recorded_sideways_comes_upright(write_video):
+    frames = np.zeros((10, 32, 48, 3), np.uint8)
+    frames[:, :8, :8] = 255
+    path = write_video(frames, name="phone.mp4")
+    one = (1 << 16).to_bytes(4, "big")
+    upright = one + bytes(12) + one + bytes(12) + (1 << 30).to_bytes(4, "big")
+    turned = bytes(4) + one + bytes(4) + (-1 << 16).to_bytes(4, "big", signed=True) + bytes(4) + upright[20:]
+    data = path.read_bytes()
+    at = data.index(b"tkhd")
+    assert data.count(upright, at) >= 1
+    # the track's matrix, a quarter turn clockwise as phones held upright write it
+    path.write_bytes(data[:at] + data[at:].replace(upright, turned, 1))
+    video = read_video(path)
+    assert video.frames.shape == (8, 48, 32, 3)
+    assert video.frames[0, :8, -8:].min() > 200 and video.frames[0, :8, :8].max() < 50
+    grey, _ = read_grey_frames(path, 48)
+    assert grey.shape[1:] == (48, 32) and grey[0, :8, -8:].min() > 200
+
+
 def test_a_raw_stream_without_times_or_counts(write_video, tmp_path):
     import av
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import VideoFrames
@@ -75,7 +75,7 @@ def read_video(
     pictures: dict[int, np.ndarray] = {}
     for index, (_, frame) in enumerate(_decode(path)):
         if index in wanted:
-            pictures[index] = frame.to_ndarray(format="rgb24")
+            pictures[index] = _upright(frame.to_ndarray(format="rgb24"), frame)
         if index == last:
             break
     if len({picture.shape for picture in pictures.values()}) != 1:
@@ -117,7 +117,7 @@ def read_grey_frames(
                 f"{path}: the video is too long to simulate at once after {len(pictures)} frames; cut its span or "
                 "scale it down"
             )
-        pictures.append(frame.reformat(*size, format="gray").to_ndarray())
+        pictures.append(_upright(frame.reformat(*size, format="gray").to_ndarray(), frame))
         times.append(time)
         if progress is not None:
             progress(len(pictures))
@@ -179,10 +179,15 @@ def _check_file(path: Path, what: str) -> None:
 def _open_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         detail = " ".join(str(error).split())[:120]
         raise DataError(f"{path}: is not a picture that can be read ({detail})") from None
+
+
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Phones record sideways and note the turn beside the pictures, in degrees counter-clockwise."""
+    return np.rot90(picture, round(frame.rotation / 90))
 
 
 @contextmanager
