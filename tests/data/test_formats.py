@@ -62,6 +62,26 @@ def test_spans_across_chunks(tmp_path, columns, monkeypatch):
         load_events(path, SENSOR, start, end)
 
 
+def test_an_honest_bomb_is_streamed_through_bounded_memory(tmp_path):
+    import tracemalloc
+
+    count = 20_000_000  # 220 MB of zeros in 220 kB
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, dtype in (("t", "<i8"), ("x", "|u1"), ("y", "|u1"), ("p", "|u1")):
+            values = np.zeros(1 << 20, dtype)
+            with archive.open(f"{key}.npy", "w") as file:
+                file.write(npy_bytes(count, values[:0]))
+                for start in range(0, count, len(values)):
+                    file.write(values[: count - start].tobytes())
+    tracemalloc.start()
+    with pytest.raises(DataError, match="no events"):
+        load_events(path, SENSOR, 1, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

