@@ -28,9 +28,8 @@ class PendingPass:
 
 
 class DenseCache:
-    """Keys and values of up to ``capacity`` committed positions, plus room that one padded pass may spill into.
+    """Keys and values of up to ``capacity`` positions. bucket: the number of slots is a multiple of it.
 
-    spill: slots behind ``capacity`` that padding rows may write. bucket: slots are a multiple of it.
     Raises SettingError for a capacity below 1.
     """
 
@@ -43,14 +42,13 @@ class DenseCache:
         capacity: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
-        bucket: int = 64,
-        spill: int = 64,
+        bucket: int = 128,
     ) -> None:
         if capacity < 1:
             raise SettingError(f"cache capacity is {capacity}, must be 1 or more positions")
         self.capacity = capacity
         self.length = 0
-        self.slots = -(-(capacity + spill) // bucket) * bucket
+        self.slots = -(-capacity // bucket) * bucket
         # zeros, not empty: a masked slot has weight 0, and 0 x NaN is NaN
         shape = (num_layers, num_kv_heads, head_dim, self.slots)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)

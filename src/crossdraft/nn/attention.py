@@ -1,9 +1,11 @@
 """Attention over the cache for chains and trees, in one arithmetic.
 
 For one row, both compute: scores against the keys of its own path in the order of positions, padded with masked
-slots to a multiple of the bucket; softmax; weighted sum of the values in the same slots. A chain has its path in
-place. For a tree, scores are taken once against all rows and then moved to the columns that plain decoding would
-use; values are laid into those very slots path by path.
+slots up to the end of the row's own bucket; softmax; weighted sum of the values in the same slots. So the length of
+every sum is a function of the row's position alone (libraries sum 320 and 384 terms in different orders, even when
+the last 64 are zero). A pass that crosses the end of a bucket is done in two pieces. A chain has its path in place.
+For a tree, scores are taken once against all rows and then moved to the columns that plain decoding would use;
+values are laid into those very slots path by path.
 """
 
 from collections.abc import Sequence
@@ -20,14 +22,14 @@ from crossdraft.nn.pins import Pins
 
 
 @lru_cache(maxsize=32)
-def _staircase(rows: int, bucket: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(rows, rows + bucket): 0 where column <= row, else -inf."""
-    return torch.full((rows, rows + bucket), float("-inf"), dtype=dtype, device=device).triu_(1)
+def _staircase(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(size, size): 0 where column <= row, else -inf."""
+    return torch.full((size, size), float("-inf"), dtype=dtype, device=device).triu_(1)
 
 
-def key_end(last: int, bucket: int) -> int:
-    """Number of key slots that a row at position ``last`` looks at."""
-    return (last // bucket + 1) * bucket
+def key_end(position: int, bucket: int) -> int:
+    """Number of key slots that a row at ``position`` looks at."""
+    return (position // bucket + 1) * bucket
 
 
 def attend_chain(
@@ -50,7 +52,7 @@ def attend_chain(
     keys, values = cache.keys[layer], cache.values[layer]
     keys[:, :, start : start + rows] = k.permute(1, 2, 0)
     values[:, start : start + rows] = v.transpose(0, 1)
-    if first_pass and rows > 64:
+    if first_pass:
         out = F.scaled_dot_product_attention(
             q.reshape(1, rows, heads * groups, dim).transpose(1, 2),
             k.unsqueeze(0).transpose(1, 2),
@@ -60,15 +62,52 @@ def attend_chain(
             enable_gqa=groups > 1,
         )
         return out[0].transpose(0, 1).reshape(rows, -1)
-    end = key_end(start + rows - 1, pins.bucket)
-    folded = q.permute(1, 2, 0, 3).reshape(heads, groups * rows, dim)
-    scores = torch.bmm(folded, keys[:, :, :end])
+    end = key_end(start, pins.bucket)
+    if start + rows <= end:
+        return _attend_bucket(q, keys, values, start, end, pins, scale)
+    pieces, done = [], 0
+    while done < rows:
+        count = min(rows - done, end - start - done)
+        pieces.append(_attend_bucket(q[done : done + count], keys, values, start + done, end, pins, scale))
+        done, end = done + count, end + pins.bucket
+    return torch.cat(pieces)
+
+
+def _attend_bucket(
+    q: Tensor, keys: Tensor, values: Tensor, start: int, end: int, pins: Pins, scale: float | None
+) -> Tensor:
+    """Rows that share a bucket: positions ``start``.. look at slots up to ``end``."""
+    rows, heads, groups, dim = q.shape
+    scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :, :end])
     if scale is not None:
         scores.mul_(scale)
-    by_row = scores.view(heads, groups, rows, end)
-    by_row[..., start:].add_(_staircase(-(-rows // 64) * 64, pins.bucket, q.dtype, q.device)[:rows, : end - start])
-    out = torch.bmm(scores.softmax(-1), values[:, :end])
+    by_row = scores[:, : groups * rows].view(heads, groups, rows, end)
+    by_row[..., start:].add_(_staircase(pins.bucket, q.dtype, q.device)[:rows, : end - start])
+    out = torch.bmm(scores.softmax(-1), values[:, :end])[:, : groups * rows]
     return out.view(heads, groups, rows, dim).permute(2, 0, 1, 3).reshape(rows, -1)
+
+
+def _fold(q: Float[Tensor, "S H G d"], least: int) -> Float[Tensor, "H M d"]:
+    """Query heads that share keys become rows: (H, G S, d), padded with zeros to ``least`` rows."""
+    rows, heads, groups, dim = q.shape
+    folded = q.permute(1, 2, 0, 3)
+    if groups * rows >= least:
+        return folded.reshape(heads, groups * rows, dim)
+    padded = q.new_zeros(heads, least, dim)
+    padded[:, : groups * rows].view(heads, groups, rows, dim).copy_(folded)
+    return padded
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Rows of a piece that lie on one path and in one bucket.
+
+    path: the pass's rows on the path, root first. answered: rows of the piece. end: key slots they look at.
+    """
+
+    path: Int[Tensor, "depth"]
+    answered: Int[Tensor, "A"]
+    end: int
 
 
 @dataclass(frozen=True)
@@ -76,69 +115,59 @@ class TreePlan:
     """Where the rows of one piece of a tree pass look.
 
     positions (S,): of the rows: root + depth. base: position of the root.
-    first: index of the piece's first row in the whole pass; num_rows: its real rows (padding not counted).
-    end: key slots that the deepest row needs; raw_end: key slots that hold every row written so far.
+    first: index of the piece's first row in the whole pass.
+    end: key slots that the deepest row looks at; raw_end: key slots that hold every row written so far.
     columns (S, end - base): pass row whose key belongs into that column for this row; hidden: columns that the row
-    must not see.
-    paths: (rows on the path, root first; rows of the piece answered on it, padded to the pinned count; how many of
-    them are real). Every row of the piece is answered on exactly one path.
+    must not see. Every row of the piece is answered by exactly one branch.
     """
 
     positions: Int[Tensor, "S"]
     first: int
-    num_rows: int
     base: int
     end: int
     raw_end: int
     columns: Int[Tensor, "S W"]
     hidden: Bool[Tensor, "S W"]
-    paths: tuple[tuple[Tensor, Tensor, int], ...]
+    branches: tuple[Branch, ...]
 
     @classmethod
     def build(
-        cls,
-        parents: Sequence[int],
-        first: int,
-        num_rows: int,
-        base: int,
-        pins: Pins,
-        device: torch.device,
+        cls, parents: Sequence[int], first: int, num_rows: int, base: int, pins: Pins, device: torch.device
     ) -> "TreePlan":
-        """Plan rows ``first``..``first + num_rows - 1`` of the tree; every row is answered on exactly one path."""
+        """Plan rows ``first``..``first + num_rows - 1`` of the tree under the root at position ``base``."""
         above = [-1] + [p + 1 for p in parents]  # in rows: row 0 is the root
         trail: list[list[int]] = []
         for row, parent in enumerate(above[: first + num_rows]):
             trail.append([*(trail[parent] if parent >= 0 else []), row])
         mine = trail[first:]
-        padded = mine + [mine[-1]] * max(0, pins.min_rows - num_rows)
-        deepest = max(len(t) for t in padded)
-        end = key_end(base + deepest - 1, pins.bucket)
-        columns = torch.zeros(len(padded), end - base, dtype=torch.long)
-        hidden = torch.ones(len(padded), end - base, dtype=torch.bool)
-        for i, t in enumerate(padded):
+        end = key_end(base + max(len(t) for t in mine) - 1, pins.bucket)
+        columns = torch.zeros(num_rows, end - base, dtype=torch.long)
+        hidden = torch.ones(num_rows, end - base, dtype=torch.bool)
+        for i, t in enumerate(mine):
             columns[i, : len(t)] = torch.tensor(t)
             hidden[i, : len(t)] = False
-        paths = []
-        open_rows = set(range(num_rows))
-        for i in sorted(range(num_rows), key=lambda r: -len(mine[r])):
-            if i not in open_rows:
+        branches = []
+        waiting = set(range(num_rows))
+        for deepest in sorted(range(num_rows), key=lambda i: -len(mine[i])):
+            if deepest not in waiting:
                 continue
-            answered = [r - first for r in mine[i] if r >= first and r - first in open_rows]
-            open_rows -= set(answered)
-            # rows whose path is a prefix of this one; the padding repeats the last
-            filled = answered + [answered[-1]] * max(0, pins.min_rows - len(answered))
-            paths.append((torch.tensor(mine[i], device=device), torch.tensor(filled, device=device), len(answered)))
-        positions = torch.tensor([base + len(t) - 1 for t in padded])
+            # its ancestors' paths are prefixes of its own
+            answered = [r - first for r in mine[deepest] if r - first in waiting]
+            waiting -= set(answered)
+            path = torch.tensor(mine[deepest], device=device)
+            by_end: dict[int, list[int]] = {}
+            for i in answered:
+                by_end.setdefault(key_end(base + len(mine[i]) - 1, pins.bucket), []).append(i)
+            branches += [Branch(path, torch.tensor(rows, device=device), e) for e, rows in by_end.items()]
         return cls(
-            positions=positions.to(device),
+            positions=torch.tensor([base + len(t) - 1 for t in mine]).to(device),
             first=first,
-            num_rows=num_rows,
             base=base,
             end=end,
             raw_end=max(end, key_end(base + first + num_rows - 1, pins.bucket)),
             columns=columns.to(device),
             hidden=hidden.to(device),
-            paths=tuple(paths),
+            branches=tuple(branches),
         )
 
 
@@ -149,18 +178,17 @@ def attend_tree(
     cache: DenseCache,
     layer: int,
     plan: TreePlan,
+    pins: Pins,
     scale: float | None,
 ) -> Float[Tensor, "S HGd"]:
     """As ``attend_chain`` for a tree's rows: keys go to slot base + row, values into ``cache.pending``."""
     rows, heads, groups, dim = q.shape
     keys, values, kept = cache.keys[layer], cache.values[layer], cache.pending.values
     assert kept is not None
-    real, base, end = plan.num_rows, plan.base, plan.end
-    stop = plan.first + real
-    keys[:, :, base + plan.first : base + stop] = k[:real].permute(1, 2, 0)
-    kept[layer, :, plan.first : stop] = v[:real].transpose(0, 1)
-    folded = q.permute(1, 2, 0, 3).reshape(heads, groups * rows, dim)
-    raw = torch.bmm(folded, keys[:, :, : plan.raw_end])
+    base, end, stop = plan.base, plan.end, plan.first + rows
+    keys[:, :, base + plan.first : base + stop] = k.permute(1, 2, 0)
+    kept[layer, :, plan.first : stop] = v.transpose(0, 1)
+    raw = torch.bmm(_fold(q, pins.query_rows), keys[:, :, : plan.raw_end])[:, : groups * rows]
     if scale is not None:
         raw.mul_(scale)
     raw = raw.view(heads, groups, rows, plan.raw_end)
@@ -168,12 +196,17 @@ def attend_tree(
     scores[..., :base] = raw[..., :base]
     columns = (plan.columns + base).expand(heads, groups, rows, end - base)
     scores[..., base:] = raw.gather(-1, columns).masked_fill_(plan.hidden, float("-inf"))
-    weights = scores.softmax(-1)
-    out = q.new_zeros(heads, groups, rows, dim)
-    for path, answered, count in plan.paths:
-        depth = path.shape[0]
-        values[:, base : base + depth] = kept[layer].index_select(1, path)
-        part = weights.index_select(2, answered)
-        mixed = torch.bmm(part.view(heads, -1, end), values[:, :end]).view(heads, groups, -1, dim)
-        out[:, :, answered[:count]] = mixed[:, :, :count]
+    out = q.new_empty(heads, groups, rows, dim)
+    laid: Tensor | None = None
+    for branch in plan.branches:
+        if branch.path is not laid:
+            laid = branch.path
+            values[:, base : base + len(laid)] = kept[layer].index_select(1, laid)
+        count = branch.answered.shape[0]
+        part = scores[..., : branch.end].index_select(2, branch.answered).softmax(-1)
+        part = part.view(heads, groups * count, branch.end)
+        if groups * count < pins.query_rows:
+            part = F.pad(part, (0, 0, 0, pins.query_rows - groups * count))
+        mixed = torch.bmm(part, values[:, : branch.end])[:, : groups * count]
+        out[:, :, branch.answered] = mixed.view(heads, groups, count, dim)
     return out.permute(2, 0, 1, 3).reshape(rows, -1)

@@ -1,9 +1,9 @@
 """Inference: the decoder's weights packed, and passes whose rows do not depend on how many rows a pass has.
 
-A token's state is computed from its own row, its position and the cache alone. What breaks this in half precision
-is kernels that choose another blocking for another row count or key length, so both are pinned here: every pass has
-at least ``pins.min_rows`` rows and its keys end at a multiple of ``pins.bucket`` (the rest is masked). How much
-pinning a machine needs is measured at load (``nn.selftest``). See docs/decoder.md.
+A token's state is computed from its own row, its position and the cache alone. What breaks this is kernels that
+choose another order of summation for another row count or key length, so both are pinned here where need be:
+linears and attention have a least number of rows, and keys end at a multiple of ``pins.bucket`` (the rest is
+masked). How much pinning a machine needs is measured at load (``nn.selftest``). See docs/decoder.md.
 """
 
 import math
@@ -95,7 +95,7 @@ class Engine:
             head = decoder.lm_head.weight.detach().to(self.device, dtype, copy=True)
             self._head = PackedLinear(head, None, self.prepacked)
             self._norm = decoder.norm.weight.detach().to(self.device, dtype, copy=True)
-            cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions + 128))
+            cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions))
             # (positions, 1, half): one row multiplies all heads
             self._cos = cos.unsqueeze(1).to(self.device, dtype)
             self._sin = sin.unsqueeze(1).to(self.device, dtype)
@@ -103,6 +103,10 @@ class Engine:
         self.exactness = Exactness(False, "not tested")
         if self_test:
             self.pins, self.exactness = pin(self)
+
+    def linears(self) -> list[PackedLinear]:
+        """All linears, the head last."""
+        return [x for w in self._layers for x in (w.qkv, w.out, w.gate_up, w.down)] + [self._head]
 
     def new_cache(self, capacity: int) -> DenseCache:
         """An empty cache of ``capacity`` positions. SettingError beyond the model's positions."""
@@ -120,7 +124,6 @@ class Engine:
             dtype=self.dtype,
             device=self.device,
             bucket=self.pins.bucket,
-            spill=self.pins.min_rows,
         )
 
     @torch.inference_mode()
@@ -132,7 +135,7 @@ class Engine:
     def unembed(self, states: Float[Tensor, "K D"]) -> Float[Tensor, "K V"]:
         """Logits, float32, of states after the final norm; the same bits whatever other rows come along."""
         states = states.to(self.device, self.dtype)
-        pieces = [self._head(self._pad(part))[: len(part)] for part in states.split(self.pins.max_rows)]
+        pieces = [self._head(part) for part in states.split(self.pins.max_rows)]
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
 
     @torch.inference_mode()
@@ -170,11 +173,11 @@ class Engine:
         """
         embeds = self.embed(tokens)
         taps: dict[int, Tensor] = {}
+        if parents is not None and len(parents) != len(tokens) - 1:
+            raise SettingError(f"{len(tokens)} rows need {len(tokens) - 1} parents, got {len(parents)}")
         if parents is None or list(parents) == list(range(-1, len(parents) - 1)):
             states = self._chain(embeds, cache, capture, taps)
         else:
-            if len(parents) != len(tokens) - 1:
-                raise SettingError(f"{len(tokens)} rows need {len(tokens) - 1} parents, got {len(parents)}")
             check_parents(parents)
             states = self._tree(embeds, cache, parents, capture, taps)
         return PassResult(self.unembed(states), taps)
@@ -191,12 +194,7 @@ class Engine:
 
         num_layers: run only the first so many. For the self-test and for measurements.
         """
-        return self._run(self._pad(embeds), cache, start, plan, (), {}, num_layers)[: len(embeds)]
-
-    def _pad(self, rows: Tensor) -> Tensor:
-        """Repeat the last row until there are ``pins.min_rows``."""
-        missing = self.pins.min_rows - rows.shape[0]
-        return rows if missing <= 0 else torch.cat((rows, rows[-1:].expand(missing, -1)))
+        return self._run(embeds, cache, start, plan, (), {}, num_layers)
 
     def _chain(self, embeds: Tensor, cache: DenseCache, capture: Sequence[int], taps: dict[int, Tensor]) -> Tensor:
         rows = embeds.shape[0]
@@ -205,8 +203,7 @@ class Engine:
         for start in range(0, rows, self.pins.max_rows):
             part = embeds[start : start + self.pins.max_rows]
             got: dict[int, Tensor] = {}
-            states = self._run(self._pad(part), cache, cache.length + start, None, capture, got)
-            parts.append((states[: len(part)], {k: v[: len(part)] for k, v in got.items()}))
+            parts.append((self._run(part, cache, cache.length + start, None, capture, got), got))
         return _join(parts, taps)
 
     def _tree(
@@ -224,8 +221,7 @@ class Engine:
             part = embeds[start : start + width]
             plan = TreePlan.build(parents, start, len(part), cache.length, self.pins, self.device)
             got: dict[int, Tensor] = {}
-            states = self._run(self._pad(part), cache, cache.length, plan, capture, got)
-            parts.append((states[: len(part)], {k: v[: len(part)] for k, v in got.items()}))
+            parts.append((self._run(part, cache, cache.length, plan, capture, got), got))
         return _join(parts, taps)
 
     def _run(
@@ -261,7 +257,7 @@ class Engine:
             k = turned[:, heads:].reshape(rows, kv_heads, dim)
             v = qkv[:, rotated * dim :].view(rows, kv_heads, dim)
             if plan is not None:
-                mixed = attend_tree(q, k, v, cache, i, plan, self.score_scale)
+                mixed = attend_tree(q, k, v, cache, i, plan, self.pins, self.score_scale)
             else:
                 mixed = attend_chain(q, k, v, cache, i, start, self.pins, self.score_scale, first_pass)
             # a new tensor at the first layer: the caller's embeddings stay as they are

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pins:
-    """min_rows: a pass has at least so many rows (padding is dropped); bucket: its keys end at a multiple of it;
-    max_rows: wider passes are cut into pieces of it."""
+    """query_rows: the matrix products of attention have at least so many rows per key/value head (padding is
+    dropped); bucket: a row's keys end at the next multiple of it; max_rows: wider passes are cut into pieces of it.
 
-    min_rows: int = 1
-    bucket: int = 64
+    Linears carry their own least row count (``PackedLinear.min_rows``), as it depends on their shape.
+    """
+
+    query_rows: int = 1
+    bucket: int = 128
     max_rows: int = 64

@@ -1,77 +1,130 @@
-"""Which arithmetic is independent of the number of rows here: measured at load, on the engine's own weights.
+"""Which arithmetic is independent of the number of rows here: measured at load, on the engine's own shapes.
 
-One layer and the head run a few passes at several positions, split in different ways, as a chain and as a tree, and
-every row is compared bit for bit with the same row alone. The first arrangement that passes is kept: natural row
-counts if possible, else passes padded to more rows, else longer key buckets. Layers share their shapes, so what
-holds for one holds for all.
+Kernel libraries choose another order of summation for another number of rows; which ones do depends on the shape,
+the dtype, the machine and the thread count. So each linear shape and the attention are run on a few rows in many
+widths and compared bit for bit with rows alone, and get the least padding that makes them agree. Then one layer
+runs as a whole, as a chain and as a tree. Layers share their shapes, so what holds for one holds for all.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.tree import path_to
 from crossdraft.core.types import Exactness
 from crossdraft.nn.attention import TreePlan
+from crossdraft.nn.linear import PackedLinear
 from crossdraft.nn.pins import Pins
 
 if TYPE_CHECKING:
     from crossdraft.nn.engine import Engine
 
 MIN_ROWS = (1, 2, 4, 8, 16, 32)
-BUCKETS = (64, 256, 1024)
-WIDTHS = (2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
-# a wide pass crosses the end of a key bucket from each of these
-_BASES = (44, 1004, 4012)
+WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
+# for weights whose every pass takes milliseconds
+_FEW_WIDTHS = (1, 2, 3, 4, 8, 15, 16, 31, 32, 48, 64)
+_LARGE_WEIGHT = 8_000_000
+# lengths of the sums in attention: libraries change their blocking somewhere between
+_KEYS = (128, 256, 384, 512, 1024, 1152, 2048, 2176, 4096)
+# a wide pass that starts here crosses the end of a key bucket
+_BASES = (108, 1004)
 _SAMPLED = (0, 1, 5, 18, 19, 20, 21, 31, 40, 62)
 _TREE = (-1, 0, 1, 2, -1, 4, 2, 6, 7, 0, 9, 10, 11, 5, 8, 14, 15, 16, 17, 18, -1, 19, 21)
 
-_known: dict[tuple[object, ...], tuple[Pins, Exactness]] = {}
+_known_linears: dict[tuple[object, ...], tuple[int, int]] = {}
+_known_engines: dict[tuple[object, ...], tuple[Pins, Exactness]] = {}
 
 
 def pin(engine: "Engine") -> tuple[Pins, Exactness]:
     """The least pinning under which rows do not depend on the pass they are in, and how that was found.
 
-    Results are remembered for equal shapes, dtype, device and thread count within the process. Where nothing
-    passes, the pins are the natural ones and ``bit_exact`` is False.
+    Sets ``min_rows`` of the engine's linears. Results are remembered for equal shapes, dtype, device and thread
+    count within the process. Where nothing passes, ``bit_exact`` is False.
     """
     cfg = engine.config
     shape = (cfg.hidden_size, cfg.intermediate_size, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim, cfg.vocab_size)
-    key = (*shape, cfg.max_positions, cfg.attention_bias, engine.dtype, str(engine.device), torch.get_num_threads())
-    if key not in _known:
-        _known[key] = _search(engine)
-    return _known[key]
+    key = (*shape, cfg.max_positions, cfg.attention_bias, *_place(engine))
+    with torch.inference_mode():
+        width = min(_pin_linear(linear, engine) for linear in engine.linears())
+        if key not in _known_engines:
+            _known_engines[key] = _search(engine, width)
+    return _known_engines[key]
 
 
-@torch.inference_mode()
-def _search(engine: "Engine") -> tuple[Pins, Exactness]:
-    linears = "oneDNN packed linears" if engine.prepacked else "F.linear (oneDNN's packed linears are not usable)"
+def _place(engine: "Engine") -> tuple[object, ...]:
+    return engine.dtype, str(engine.device), torch.get_num_threads(), engine.prepacked
+
+
+def _pin_linear(linear: PackedLinear, engine: "Engine") -> int:
+    """Set the linear's least row count; the widest pass up to which it then agrees with rows alone, or 0."""
+    key = (linear.in_features, linear.out_features, linear.bias is None, *_place(engine))
+    if key not in _known_linears:
+        _known_linears[key] = _search_linear(linear, engine)
+    linear.min_rows, width = _known_linears[key]
+    return width
+
+
+def _search_linear(linear: PackedLinear, engine: "Engine") -> tuple[int, int]:
+    rows, weight = _cancelling(linear.in_features, linear.out_features, engine)
+    bias = None if linear.bias is None else torch.zeros_like(linear.bias)
+    trial = PackedLinear(weight, bias, linear.prepacked)
+    widths = _FEW_WIDTHS if weight.numel() > _LARGE_WEIGHT else WIDTHS
+    whole = {w: trial(rows[:w]) for w in widths}
+    best = (1, 0)
+    for trial.min_rows in MIN_ROWS:
+        alone = {r: trial(rows[r : r + 1])[0] for r in _SAMPLED}
+        agreed = 0
+        for w in widths:
+            got = whole[w] if w >= trial.min_rows else trial(rows[:w])
+            if not all(torch.equal(got[r], alone[r]) for r in _SAMPLED if r < w):
+                break
+            agreed = w
+        if agreed > best[1]:
+            best = (trial.min_rows, agreed)
+        if agreed == widths[-1]:
+            break
+    return best
+
+
+def _cancelling(inputs: int, outputs: int, engine: "Engine") -> tuple[Tensor, Tensor]:
+    """Rows and weights whose large terms cancel, so that another order of summation shows in the rounded result."""
+    draw = torch.Generator().manual_seed(inputs)
+    half, block = -(-inputs // 2), min(outputs, 512)
+    columns = torch.randn(block, half, generator=draw)
+    weight = torch.cat((columns, columns), dim=1)[:, :inputs]
+    weight = weight.repeat(-(-outputs // block), 1)[:outputs]
+    large = 256 * torch.randn(WIDTHS[-1], half, generator=draw)
+    rows = torch.cat((large, -large), dim=1)[:, :inputs] + torch.randn(WIDTHS[-1], inputs, generator=draw)
+    return rows.to(engine.device, engine.dtype), weight.to(engine.device, engine.dtype).contiguous()
+
+
+def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
+    linears = "oneDNN packed linears" if engine.prepacked else "F.linear, as oneDNN's packed linears are not usable"
     where = f"{str(engine.dtype).removeprefix('torch.')}, {engine.device.type}, {linears}"
     if engine.device.type == "cpu":
-        where += f", {torch.get_num_threads()} threads"
+        where += f", {torch.get_num_threads()} thread(s)"
+    if width < 32:
+        return Pins(), Exactness(False, f"not bit-exact: a linear depends on the number of rows ({where})")
+    linear_rows = max(linear.min_rows for linear in engine.linears())
     previous = engine.pins
     try:
-        for bucket, min_rows in product(BUCKETS, MIN_ROWS):
-            engine.pins = Pins(min_rows=min_rows, bucket=bucket, max_rows=64)
-            width = min((_widest(engine, base) for base in _bases(engine)), default=0)
-            if width < 32:
-                continue
-            pins = Pins(min_rows=min_rows, bucket=bucket, max_rows=width)
-            engine.pins = pins
-            if not _tree_agrees(engine):
-                continue
-            padding = "natural row counts" if min_rows == 1 else f"passes padded to {min_rows} rows"
-            detail = (
-                f"bit-exact for passes of 1 to {width} rows and trees ({where}; {padding}, keys padded to {bucket})"
-            )
-            return pins, Exactness(True, detail, width)
+        groups = engine.config.num_heads // engine.config.num_kv_heads
+        for max_rows, query_rows in product(sorted({width, 32}, reverse=True), (*MIN_ROWS, 32 * groups)):
+            engine.pins = Pins(query_rows=query_rows, max_rows=max_rows)
+            if _products_agree(engine) and all(_layer_agrees(engine, base) for base in _bases(engine)):
+                detail = (
+                    f"bit-exact for passes of 1 to {max_rows} rows and for trees ({where}; linears padded to "
+                    f"at most {linear_rows} row(s), queries to {query_rows}, keys in buckets of {engine.pins.bucket})"
+                )
+                return engine.pins, Exactness(True, detail, max_rows)
     finally:
         engine.pins = previous
-    return Pins(), Exactness(False, f"not bit-exact: no row count passes the self-test ({where})")
+    return Pins(), Exactness(False, f"not bit-exact: attention depends on the number of rows ({where})")
 
 
 def _bases(engine: "Engine") -> list[int]:
@@ -79,11 +132,9 @@ def _bases(engine: "Engine") -> list[int]:
     return [b for b in _BASES if b <= last] or [max(0, last // 2)]
 
 
-def _scene(engine: "Engine", base: int) -> tuple[Tensor, DenseCache]:
-    """Random rows of the embedding table, and a one-layer cache of plausible keys and values."""
+def _scene(engine: "Engine", base: int) -> DenseCache:
+    """A one-layer cache of random keys and values up to ``base``, with room for the widest pass."""
     cfg = engine.config
-    draw = torch.Generator().manual_seed(base)
-    tokens = torch.randint(cfg.vocab_size, (WIDTHS[-1],), generator=draw)
     cache = DenseCache(
         num_layers=1,
         num_kv_heads=cfg.num_kv_heads,
@@ -92,60 +143,72 @@ def _scene(engine: "Engine", base: int) -> tuple[Tensor, DenseCache]:
         dtype=engine.dtype,
         device=engine.device,
         bucket=engine.pins.bucket,
-        spill=max(MIN_ROWS),
     )
+    draw = torch.Generator().manual_seed(base)
     for part in (cache.keys, cache.values):
-        part.copy_(torch.randn(part.shape, generator=draw, dtype=torch.float32))
+        part.copy_(torch.randn(part.shape, generator=draw))
     cache.length = base
-    return engine.embed(tokens), cache
+    return cache
 
 
-def _row_alone(engine: "Engine", embeds: Tensor, cache: DenseCache, position: int) -> tuple[Tensor, Tensor, Tensor]:
-    states = engine.run_rows(embeds, cache, position, num_layers=1)
-    return states, cache.keys[0, :, :, position].clone(), cache.values[0, :, position].clone()
+def _widths(engine: "Engine") -> Iterator[int]:
+    return (w for w in WIDTHS if w <= engine.pins.max_rows)
 
 
-def _widest(engine: "Engine", base: int) -> int:
-    """Largest tested width up to which all widths agree with single rows; 0 if not even two rows do."""
-    embeds, cache = _scene(engine, base)
-    widest = 0
-    rows = range(WIDTHS[-1]) if base == _BASES[0] else _SAMPLED
-    whole = engine.run_rows(embeds, cache, base, num_layers=1)
-    alone = {r: _row_alone(engine, embeds[r : r + 1], cache, base + r) for r in rows}
-    logits = {r: engine.unembed(alone[r][0])[0] for r in _SAMPLED}
-    same: Callable[[Tensor, Tensor], bool] = torch.equal
-    for width in WIDTHS:
-        states = whole if width == WIDTHS[-1] else engine.run_rows(embeds[:width], cache, base, num_layers=1)
-        if width == WIDTHS[-1]:
-            engine.run_rows(embeds, cache, base, num_layers=1)
-        scores = engine.unembed(states)
-        for r in (r for r in rows if r < width):
-            state, k, v = alone[r]
-            slot = base + r
-            if not (
-                same(states[r], state[0])
-                and same(cache.keys[0, :, :, slot], k)
-                and same(cache.values[0, :, slot], v)
-                and (r not in logits or same(scores[r], logits[r]))
-            ):
-                return widest
-        widest = width
-    return widest
+def _products_agree(engine: "Engine") -> bool:
+    """Whether the two matrix products of attention give the same rows in every width, at many key lengths."""
+    cfg, pins = engine.config, engine.pins
+    heads, dim, groups = cfg.num_kv_heads, cfg.head_dim, cfg.num_heads // cfg.num_kv_heads
+    ends = [e for e in _KEYS if e <= -(-cfg.max_positions // pins.bucket) * pins.bucket]
+    for end in ends:
+        rows, weight = _cancelling(dim, heads * end, engine)
+        keys = weight.view(heads, end, dim).transpose(1, 2).contiguous()
+        if not _product_agrees(rows.expand(heads, -1, -1), keys, groups, pins):
+            return False
+        rows, weight = _cancelling(end, heads * dim, engine)
+        values = weight.view(heads, dim, end).transpose(1, 2).contiguous()
+        if not _product_agrees(rows.expand(heads, -1, -1), values, groups, pins):
+            return False
+    return True
 
 
-def _tree_agrees(engine: "Engine") -> bool:
-    """Whether the rows of a tree equal plain passes along each of its paths."""
-    base = _bases(engine)[0]
-    embeds, cache = _scene(engine, base)
+def _product_agrees(rows: Tensor, right: Tensor, groups: int, pins: Pins) -> bool:
+    """rows (H, 64, n), right (H, n, m): ``groups`` rows at a time against all of them at once."""
+    rows = rows.repeat(1, groups, 1)
+
+    def product_of(first: int, count: int) -> Tensor:
+        part = rows[:, first : first + count]
+        return torch.bmm(F.pad(part, (0, 0, 0, max(0, pins.query_rows - count))), right)[:, :count]
+
+    whole = product_of(0, groups * pins.max_rows)
+    for row in (r for r in _SAMPLED if r < pins.max_rows):
+        if not torch.equal(product_of(row * groups, groups), whole[:, row * groups : (row + 1) * groups]):
+            return False
+    few = [w for w in _FEW_WIDTHS if w <= pins.max_rows]
+    return all(torch.equal(product_of(0, w * groups), whole[:, : w * groups]) for w in few)
+
+
+def _layer_agrees(engine: "Engine", base: int) -> bool:
+    """Whether a whole layer and the head give the same rows in every width, as a chain and as a tree."""
+    cache = _scene(engine, base)
+    draw = torch.Generator().manual_seed(base)
+    embeds = engine.embed(torch.randint(engine.config.vocab_size, (WIDTHS[-1],), generator=draw))
+    whole = engine.run_rows(embeds[: engine.pins.max_rows], cache, base, num_layers=1)
+    logits = engine.unembed(whole)
+    for row in (r for r in _SAMPLED if r < len(whole)):
+        alone = engine.run_rows(embeds[row : row + 1], cache, base + row, num_layers=1)
+        if not (torch.equal(alone[0], whole[row]) and torch.equal(engine.unembed(alone)[0], logits[row])):
+            return False
+    for width in _widths(engine):
+        if not torch.equal(engine.run_rows(embeds[:width], cache, base, num_layers=1), whole[:width]):
+            return False
     rows = len(_TREE) + 1
     cache.open_pass(rows, is_tree=True)
     plan = TreePlan.build(_TREE, 0, rows, base, engine.pins, engine.device)
     states = engine.run_rows(embeds[:rows], cache, base, plan=plan, num_layers=1)
     for node in range(len(_TREE)):
         path = [0, *(n + 1 for n in path_to(_TREE, node))]
-        # earlier keys and values first, then the row itself
-        engine.run_rows(embeds[path], cache, base, num_layers=1)
-        alone = engine.run_rows(embeds[path[-1:]], cache, base + len(path) - 1, num_layers=1)
-        if not torch.equal(alone[0], states[node + 1]):
+        plain = engine.run_rows(embeds[path], cache, base, num_layers=1)
+        if not torch.equal(plain[-1], states[node + 1]):
             return False
     return True
