@@ -157,7 +157,7 @@ def test_the_self_test_sees_arithmetic_that_depends_on_the_row_count(monkeypatch
 
     monkeypatch.setattr(selftest, "_known_linears", {})
     monkeypatch.setattr(selftest, "_known_engines", {})
-    monkeypatch.setattr(linear.PackedLinear, "_apply", lambda self, rows: honest(self, rows) * (1 + len(rows) / 64))
+    monkeypatch.setattr(linear.PackedLinear, "_apply", lambda self, rows: honest(self, rows) * torch.rand(()))
     hopeless = Engine(tiny_decoder, torch.bfloat16)
     assert not hopeless.exactness.bit_exact
     assert "linear" in hopeless.exactness.detail

@@ -119,7 +119,7 @@ def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
             if _products_agree(engine) and all(_layer_agrees(engine, base) for base in _bases(engine)):
                 detail = (
                     f"bit-exact for passes of 1 to {max_rows} rows and for trees ({where}; linears padded to "
-                    f"at most {linear_rows} row(s), queries to {query_rows}, keys in buckets of {engine.pins.bucket})"
+                    f"at most {linear_rows} row(s), queries to {query_rows}, key buckets of {engine.pins.bucket})"
                 )
                 return engine.pins, Exactness(True, detail, max_rows)
     finally:
