@@ -32,4 +32,4 @@ check: $(STAMP)  ## linter, formatter, types, import layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## every figure of the README, as records in runs/bench
-	$(BIN)/crossdraft bench all --out runs/bench
+	$(BIN)/crossdraft bench all --out runs/bench $(if $(EVENTS),--events $(EVENTS))

@@ -39,7 +39,7 @@ def run_against_hf(
 ) -> dict[str, Any]:
     """Time both sides in turn, order shuffled.
 
-    The time of decoding is that of ``num_tokens`` less that of one token, which is the prefill. transformers is given
+    Decoding takes what ``num_tokens`` take less what one token takes, the prefill. transformers is given
     ready tensors, ours starts from frames.
     """
     rows = []

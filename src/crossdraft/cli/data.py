@@ -34,11 +34,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_simulate(args: argparse.Namespace) -> int:
     """Write the events that an event camera would have seen of the video."""
-    from crossdraft import build
+    from crossdraft.data.simulate import simulate_events
 
     with output.progress() as report:
-        report("simulating events", 0, 0)
-        events = build.simulate(args.video, args.out)
+        events = simulate_events(args.video, args.out, progress=report)
     print(f"{args.out}: {len(events)} events, {events.sensor_size[0]}x{events.sensor_size[1]}")
     return 0
 

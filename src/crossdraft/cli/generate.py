@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from crossdraft.cli import output
 from crossdraft.core.errors import SettingError
 
 if TYPE_CHECKING:
-    from crossdraft.core.types import Generation
+    from crossdraft.core.types import Generation, Sampling
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,8 +66,9 @@ def add_pair(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer once; print the text as it comes and what drafting gained."""
     from crossdraft import build
+    from crossdraft.bench.verdict import compare, describe
 
-    sampling, limits = _settings(args)
+    sampling = _sampling(args)
     memory_file = Path(args.memory) if args.memory else None
     with output.progress(args.json) as report:
         report("reading the prompt", 0, 0)
@@ -75,28 +77,33 @@ def run(args: argparse.Namespace) -> int:
             event_offset_us=args.event_offset_us, stream_id=args.stream_id,
         )  # fmt: skip
         plan = build.plan_pair(args.target, args.event_model, args.drafter, prompt)
+        memory = build.open_memory(memory_file)
         report("loading the models", 0, 0)
         pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
-        memory = build.open_memory(memory_file)
-        report("measuring this machine once", 0, 0)
-        costs = build.costs_for(pair, prompt, threads=args.threads)
+        costs = build.costs_for(pair, prompt, report=report)
     drafter = build.make_drafter(
         plan.drafter, target=pair.target, event_model=pair.event_model, memory=memory, costs=costs
     )
-    writer = _Stream(pair.target.tokenizer) if not args.json else None
-    request = build.Request(pair.target, prompt, sampling, limits, window=args.window, costs=costs)
+    request = build.make_request(
+        pair.target, prompt, sampling=sampling, max_new_tokens=args.max_new_tokens, stop=args.stop,
+        window=args.window, costs=costs,
+    )  # fmt: skip
+    if args.compare:
+        request.warm_up()
+    writer = None if args.json else _Stream(pair.target.tokenizer, request.limits.stop)
     answer = request.answer(drafter, on_tokens=writer)
     if writer:
-        writer.end(answer.text)
-    body: dict[str, Any] = {"drafter": plan.drafter, **build.describe(answer)}
-    plain = request.answer(build.make_drafter("none", target=pair.target)) if args.compare else None
-    if plain is not None:
-        body["compare"] = build.compare(plain, answer)
+        writer.end()
+    body: dict[str, Any] = {"target": plan.target, "drafter": plan.drafter, **describe(answer)}
+    if args.compare:
+        body["compare"] = compare(request.answer(build.make_drafter("none", target=pair.target)), answer)
     if args.audit:
-        body["audit"] = request.audit(answer)
-    build.save_memory(memory, memory_file)
+        report_of = request.audit(answer)
+        body["audit"] = {"passed": report_of.passed, "verdict": report_of.verdict}
+    if memory_file:
+        build.save_memory(memory, memory_file)
     if args.record:
-        build.save_generation(args.record, request, plan, answer, body)
+        build.save_generation(args.record, answer, {"prompt": args.prompt, "sampling": vars(sampling), **body})
     if args.json:
         output.print_json(body)
     else:
@@ -105,35 +112,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(args: argparse.Namespace) -> tuple[Any, Any]:
+def _sampling(args: argparse.Namespace) -> "Sampling":
+    """Check all that can be checked before anything is read."""
     from crossdraft.core.types import Limits, Sampling
 
     if args.threads is not None and args.threads < 1:
         raise SettingError(f"--threads is {args.threads}, must be 1 or more")
     if not math.isfinite(args.temperature):
         raise SettingError(f"--temperature is {args.temperature}, must be a finite number")
-    sampling = Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, seed=args.seed)
-    return sampling, Limits(max_new_tokens=args.max_new_tokens, stop=tuple(args.stop))
+    if args.audit and args.temperature > 0:
+        raise SettingError("--audit re-scores greedy answers; leave --temperature at 0")
+    Limits(max_new_tokens=args.max_new_tokens, stop=tuple(args.stop))
+    return Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, seed=args.seed)
 
 
 class _Stream:
-    """Prints text as its tokens are verified; holds back what a stop string or a split character may change."""
+    """Prints text as its tokens are verified; never half a character, never the beginning of a stop string."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.tokens, self.shown = tokenizer, [], ""  # type: ignore[var-annotated]
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
+        from crossdraft.decode.stream import TextStream
 
-    def __call__(self, tokens: Any) -> None:
-        self.tokens += list(tokens)
-        text = self.tokenizer.decode(self.tokens)
-        if text.startswith(self.shown) and not text.endswith("\ufffd"):
-            sys.stdout.write(text[len(self.shown) :])
-            sys.stdout.flush()
-            self.shown = text
+        self.text = TextStream(tokenizer, stop)
 
-    def end(self, text: str) -> None:
-        """Print what is left of the final ``text``."""
-        rest = text[len(self.shown) :] if text.startswith(self.shown) else ""
-        sys.stdout.write(rest + "\n")
+    def __call__(self, tokens: Sequence[int]) -> None:
+        self._write(self.text.push(tokens)[0])
+
+    def end(self) -> None:
+        """Print what was held back."""
+        self._write(self.text.finish() + "\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()
 
 

@@ -18,9 +18,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_check(args: argparse.Namespace) -> int:
     """Print the report; exit code 2 when the checkpoint cannot be loaded."""
-    from crossdraft import build
+    from crossdraft.models import check_checkpoint
 
-    report = build.check_checkpoint(args.checkpoint)
+    report = check_checkpoint(args.checkpoint)
     if args.json:
         output.print_json(dataclasses.asdict(report))
     else:
