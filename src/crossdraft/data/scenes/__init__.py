@@ -7,11 +7,12 @@
     clip.events()                                            # EventStream, sensor 96 x 96
     clip.objects_at(t_us)                                    # list[ObjectState], nearest first: kind, colour, heading, ...
     clip.visible_objects(), clip.era.daylight, clip.era.place, clip.signal
-    clip.questions()                                         # list[QA] (follows)
+    clip.questions()                                         # list[QA]; grade(qa, text, role) -> dict[fact, bool]
 
 Vocabulary of the facts: KINDS, COLOURS, HEADINGS, SPEEDS, PLACES, DAYLIGHTS, SIGNALS in ``world``.
 """
 
+from crossdraft.data.scenes.grammar import QA, QUESTIONS, grade
 from crossdraft.data.scenes.stream import SceneClip, Stream, make_stream
 from crossdraft.data.scenes.world import (
     COLOURS,
@@ -31,11 +32,14 @@ __all__ = [
     "HEADINGS",
     "KINDS",
     "PLACES",
+    "QA",
+    "QUESTIONS",
     "SIGNALS",
     "SIZE",
     "SPEEDS",
     "ObjectState",
     "SceneClip",
     "Stream",
+    "grade",
     "make_stream",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import EventStream
 from crossdraft.core.seeds import seed_for
+from crossdraft.data.scenes.grammar import QA, View, questions
 from crossdraft.data.scenes.render import camera_frames
 from crossdraft.data.scenes.sense import sense
 from crossdraft.data.scenes.world import SIZE, Era, ObjectState, World
@@ -60,6 +61,15 @@ class SceneClip:
         nearer box, and it is at least 9 px high.
         """
         return [o for o in self.objects_at(self.middle_us) if o.visible >= VISIBLE_SHARE and o.h >= MIN_HEIGHT_PX]
+
+    def view(self) -> View:
+        """What questions are asked about."""
+        era = self.era
+        return View(tuple(self.visible_objects()), era.daylight, era.place, self.signal, era.pan_px_s)
+
+    def questions(self) -> list[QA]:
+        """Twelve questions with the target's and the event model's answers."""
+        return questions(self.view())
 
     @property
     def era(self) -> Era:

@@ -48,6 +48,7 @@ LANES = ((55.0, 15.0), (71.0, 20.0), (91.0, 25.0))
 FAR_U, NEAR_U = -0.05, 1.35
 FADE_S = 0.4
 WARM_UP_S = 16.0
+WANTED = (0.33, 0.18, 0.19, 0.3)  # how often 1, 2, 3, 4 objects are wanted; what is seen is then nearly even
 MIN_HEIGHT_PX = 8.5
 
 
@@ -166,7 +167,7 @@ class World:
         """Every object with any part in the picture, nearest first."""
         found = []
         for track in self.tracks_between(t_s, t_s):
-            x, y, w, h, opacity = track.boxes(np.array([t_s]))[0]
+            x, y, w, h, opacity = track.boxes(np.array([t_s]))[0].tolist()
             if opacity > 0 and x < SIZE and x + w > 0 and y < SIZE:
                 found.append((y + h, track, x, y, w, h, opacity))
         found.sort(key=lambda f: (-f[0], f[1].number))
@@ -207,16 +208,22 @@ def _make_eras(rng: np.random.Generator, duration_s: float) -> list[Era]:
 def _make_tracks(rng: np.random.Generator, duration_s: float) -> list[Track]:
     """Fill the picture with as many objects as wanted; how many are wanted changes every 2-6 s."""
     tracks: list[Track] = []
-    wanted, wanted_until = int(rng.integers(1, 5)), 0.0
+    wanted, wanted_until = 2, 0.0
     t = -WARM_UP_S
     while t < duration_s:
         if t >= wanted_until:
-            wanted, wanted_until = int(rng.integers(1, 5)), t + float(rng.uniform(2, 6))
+            wanted, wanted_until = int(rng.choice(4, p=WANTED)) + 1, t + float(rng.uniform(2, 6))
         alive = [k for k in tracks if k.end_s > t]
-        if len(alive) < wanted:
+        if sum(_stays(k, t) for k in alive) < wanted:
             tracks.append(_make_track(rng, len(tracks), t, alive))
         t += 0.25
     return tracks
+
+
+def _stays(track: Track, t: float) -> bool:
+    """Whether the object will still count as seen in half a second (it may be about to enter)."""
+    x, y, w, h, _ = track.boxes(np.array([t + 0.5]))[0]
+    return bool(track.end_s > t + 0.5 and (t - track.begin_s < 1.0 or (0 < x + w / 2 < SIZE and y + h / 2 < SIZE)))
 
 
 def _make_track(rng: np.random.Generator, number: int, t: float, alive: list[Track]) -> Track:
@@ -226,7 +233,8 @@ def _make_track(rng: np.random.Generator, number: int, t: float, alive: list[Tra
         track = _propose(rng, number, t)
         times = np.arange(t, track.end_s, 0.25)
         hidden = max((_overlap(track.boxes(times), other.boxes(times)) for other in alive), default=0.0)
-        hidden += 0.2 * sum(o.kind == track.kind for o in alive) + 0.1 * sum(o.colour == track.colour for o in alive)
+        hidden += 0.2 * sum(o.kind == track.kind for o in alive)
+        hidden += 0.1 * sum(o.colour == track.colour for o in alive)
         if best is None or hidden < best[0]:
             best = (hidden, track)
         if hidden < 0.15:
@@ -246,7 +254,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 def _propose(rng: np.random.Generator, number: int, t: float) -> Track:
     """One object, its ways of moving weighted so that each is seen equally long."""
     ways = [(h, s) for h in HEADINGS for s in SPEEDS]
-    seen_s = {("lane", "slow"): 9.6, ("lane", "quick"): 2.2, ("depth", "slow"): 10.7, ("depth", "quick"): 3.0}
+    seen_s = {("lane", "slow"): 11.5, ("lane", "quick"): 2.2, ("depth", "slow"): 13.5, ("depth", "quick"): 3.0}
     weights = np.array([1 / seen_s["lane" if h in ("left", "right") else "depth", s] for h, s in ways])
     heading, speed = ways[int(rng.choice(len(ways), p=weights / weights.sum()))]
     kind, colour = str(rng.choice(KINDS)), str(rng.choice(COLOURS))
