@@ -35,7 +35,7 @@ def write(cache, rows, seed=0):
     cache.open_pass(rows)
     draw = torch.Generator().manual_seed(seed)
     part = slice(cache.length, cache.length + rows)
-    cache.keys[..., part] = torch.randn(2, 3, 4, rows, generator=draw)
+    cache.keys[:, :, part] = torch.randn(2, 3, rows, 4, generator=draw)
     cache.values[:, :, part] = torch.randn(2, 3, rows, 4, generator=draw)
 
 
@@ -54,19 +54,19 @@ def test_nothing_is_allocated_after_the_start():
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 6), st.sets(st.integers(0, 5))), max_size=4), st.integers(0, 20))
 def test_commit_keeps_just_these_rows(passes, cut):
-    cache, keys, values = small(24), torch.zeros(2, 3, 4, 0), torch.zeros(2, 3, 0, 4)
+    cache, keys, values = small(24), torch.zeros(2, 3, 0, 4), torch.zeros(2, 3, 0, 4)
     for seed, (rows, wanted) in enumerate(passes):
         kept = sorted(r for r in wanted if r < rows)
         write(cache, rows, seed)
         part = slice(cache.length, cache.length + rows)
-        keys = torch.cat((keys, cache.keys[..., part][..., kept]), 3)
+        keys = torch.cat((keys, cache.keys[:, :, part][:, :, kept]), 2)
         values = torch.cat((values, cache.values[:, :, part][:, :, kept]), 2)
         cache.commit(kept)
-    assert cache.length == keys.shape[3]
+    assert cache.length == keys.shape[2]
     cut = min(cut, cache.length)
     cache.truncate(cut)
     assert cache.room == 24 - cut
-    assert torch.equal(cache.keys[..., :cut], keys[..., :cut])
+    assert torch.equal(cache.keys[:, :, :cut], keys[:, :, :cut])
     assert torch.equal(cache.values[:, :, :cut], values[:, :, :cut])
 
 
@@ -98,16 +98,16 @@ def test_after_commits_the_cache_equals_a_fresh_pass_over_the_committed_text(eng
         engine.score(torch.tensor([token]), fresh)
         fresh.commit([0])
     assert cache.length == fresh.length == prompt + len(text)
-    assert torch.equal(cache.keys[..., : cache.length], fresh.keys[..., : cache.length])
+    assert torch.equal(cache.keys[:, :, : cache.length], fresh.keys[:, :, : cache.length])
     assert torch.equal(cache.values[:, :, : cache.length], fresh.values[:, :, : cache.length])
 
 
 def test_a_tree_leaves_the_committed_text_alone(engine):
     cache = engine.new_cache(100)
     engine.prefill(engine.embed(torch.arange(40)), cache)
-    before = cache.keys[..., :40].clone(), cache.values[:, :, :40].clone()
+    before = cache.keys[:, :, :40].clone(), cache.values[:, :, :40].clone()
     engine.score(torch.arange(6), cache, parents=[-1, -1, 0, 1, 2])
-    assert torch.equal(cache.keys[..., :40], before[0])
+    assert torch.equal(cache.keys[:, :, :40], before[0])
     assert torch.equal(cache.values[:, :, :40], before[1])
 
 

@@ -1,8 +1,7 @@
 """One request's keys and values, preallocated once: nothing is concatenated and nothing grows.
 
-Keys lie transposed, (layers, kv_heads, head_dim, slots), values as (layers, kv_heads, slots, head_dim), because the
-two matrix products of attention read them that way. Slot ``p`` belongs to position ``p``. A pass writes its rows
-behind ``length``; ``commit`` decides which of them stay.
+Both lie as (layers, kv_heads, slots, head_dim). Slot ``p`` belongs to position ``p``. A pass writes its rows behind
+``length``; ``commit`` decides which of them stay.
 """
 
 from collections.abc import Sequence
@@ -50,9 +49,9 @@ class DenseCache:
         self.length = 0
         self.slots = -(-capacity // bucket) * bucket
         # zeros, not empty: a masked slot has weight 0, and 0 x NaN is NaN
-        shape = (num_layers, num_kv_heads, head_dim, self.slots)
+        shape = (num_layers, num_kv_heads, self.slots, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros((num_layers, num_kv_heads, self.slots, head_dim), dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.pending = PendingPass()
 
     @property
@@ -103,7 +102,7 @@ class DenseCache:
         if kept and (pending.is_tree or not in_place):
             index = torch.tensor(kept, device=self.keys.device)
             if not in_place:
-                self.keys[..., start:end] = self.keys.index_select(3, index + start)
+                self.keys[:, :, start:end] = self.keys.index_select(2, index + start)
             if pending.is_tree:
                 assert pending.values is not None
                 self.values[:, :, start:end] = pending.values.index_select(2, index)

@@ -40,17 +40,16 @@ def attend_chain(
     layer: int,
     start: int,
     pins: Pins,
-    scale: float | None,
     first_pass: bool,
 ) -> Float[Tensor, "S HGd"]:
     """Rows at positions ``start``.. write their keys and values into their slots and attend causally.
 
-    H key/value heads, G query heads for each. scale: factor on the scores, None when q carries it.
-    first_pass: the cache holds nothing before these rows, so they attend to themselves only.
+    H key/value heads, G query heads for each; q carries the scale. first_pass: the cache holds nothing before these
+    rows, so they attend to themselves only.
     """
     rows, heads, groups, dim = q.shape
     keys, values = cache.keys[layer], cache.values[layer]
-    keys[:, :, start : start + rows] = k.permute(1, 2, 0)
+    keys[:, start : start + rows] = k.transpose(0, 1)
     values[:, start : start + rows] = v.transpose(0, 1)
     if first_pass:
         out = F.scaled_dot_product_attention(
@@ -58,29 +57,25 @@ def attend_chain(
             k.unsqueeze(0).transpose(1, 2),
             v.unsqueeze(0).transpose(1, 2),
             is_causal=True,
-            scale=1.0 if scale is None else scale,
+            scale=1.0,
             enable_gqa=groups > 1,
         )
         return out[0].transpose(0, 1).reshape(rows, -1)
     end = key_end(start, pins.bucket)
     if start + rows <= end:
-        return _attend_bucket(q, keys, values, start, end, pins, scale)
+        return _attend_bucket(q, keys, values, start, end, pins)
     pieces, done = [], 0
     while done < rows:
         count = min(rows - done, end - start - done)
-        pieces.append(_attend_bucket(q[done : done + count], keys, values, start + done, end, pins, scale))
+        pieces.append(_attend_bucket(q[done : done + count], keys, values, start + done, end, pins))
         done, end = done + count, end + pins.bucket
     return torch.cat(pieces)
 
 
-def _attend_bucket(
-    q: Tensor, keys: Tensor, values: Tensor, start: int, end: int, pins: Pins, scale: float | None
-) -> Tensor:
+def _attend_bucket(q: Tensor, keys: Tensor, values: Tensor, start: int, end: int, pins: Pins) -> Tensor:
     """Rows that share a bucket: positions ``start``.. look at slots up to ``end``."""
     rows, heads, groups, dim = q.shape
-    scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :, :end])
-    if scale is not None:
-        scores.mul_(scale)
+    scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :end].transpose(1, 2))
     by_row = scores[:, : groups * rows].view(heads, groups, rows, end)
     by_row[..., start:].add_(_staircase(pins.bucket, q.dtype, q.device)[:rows, : end - start])
     out = torch.bmm(scores.softmax(-1), values[:, :end])[:, : groups * rows]
@@ -179,18 +174,15 @@ def attend_tree(
     layer: int,
     plan: TreePlan,
     pins: Pins,
-    scale: float | None,
 ) -> Float[Tensor, "S HGd"]:
     """As ``attend_chain`` for a tree's rows: keys go to slot base + row, values into ``cache.pending``."""
     rows, heads, groups, dim = q.shape
     keys, values, kept = cache.keys[layer], cache.values[layer], cache.pending.values
     assert kept is not None
     base, end, stop = plan.base, plan.end, plan.first + rows
-    keys[:, :, base + plan.first : base + stop] = k.permute(1, 2, 0)
+    keys[:, base + plan.first : base + stop] = k.transpose(0, 1)
     kept[layer, :, plan.first : stop] = v.transpose(0, 1)
-    raw = torch.bmm(_fold(q, pins.query_rows), keys[:, :, : plan.raw_end])[:, : groups * rows]
-    if scale is not None:
-        raw.mul_(scale)
+    raw = torch.bmm(_fold(q, pins.query_rows), keys[:, : plan.raw_end].transpose(1, 2))[:, : groups * rows]
     raw = raw.view(heads, groups, rows, plan.raw_end)
     scores = raw.new_empty(heads, groups, rows, end)
     scores[..., :base] = raw[..., :base]

@@ -82,10 +82,13 @@ class Engine:
         self.dtype, self.device = dtype, torch.device(device)
         cfg = self.config
         self.prepacked = can_prepack(dtype, self.device)
-        # a power of two scales q's weights without rounding; any other factor multiplies the scores
+        # a power of two scales q's weights without rounding; any other factor multiplies q
         scale = cfg.head_dim**-0.5
         exact = math.log2(scale).is_integer()
-        self.score_scale = None if exact else scale
+        self._q_scale = None if exact else scale
+        # in float32 on the CPU: oneDNN's bfloat16 batched products copy the cache and cost twice the time
+        narrow = dtype == torch.bfloat16 and self.device.type == "cpu"
+        self.attention_dtype = torch.float32 if narrow else dtype
         with torch.no_grad():
             self._layers = [
                 LayerWeights(cast(DecoderLayer, layer), scale if exact else 1.0, dtype, self.device, self.prepacked)
@@ -97,8 +100,8 @@ class Engine:
             self._norm = decoder.norm.weight.detach().to(self.device, dtype, copy=True)
             cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions))
             # (positions, 1, half): one row multiplies all heads
-            self._cos = cos.unsqueeze(1).to(self.device, dtype)
-            self._sin = sin.unsqueeze(1).to(self.device, dtype)
+            self._cos = cos.unsqueeze(1).to(self.device, self.attention_dtype)
+            self._sin = sin.unsqueeze(1).to(self.device, self.attention_dtype)
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
         if self_test:
@@ -121,7 +124,7 @@ class Engine:
             num_kv_heads=cfg.num_kv_heads,
             head_dim=cfg.head_dim,
             capacity=capacity,
-            dtype=self.dtype,
+            dtype=self.attention_dtype,
             device=self.device,
             bucket=self.pins.bucket,
         )
@@ -248,20 +251,22 @@ class Engine:
         first_pass = start == 0 and plan is None and cache.length == 0
         both = cos.unsqueeze(2)
         for i, layer in enumerate(self._layers[:num_layers]):
-            qkv = layer.qkv(self._rms(x, layer.norm_in))
+            qkv = layer.qkv(self._rms(x, layer.norm_in)).to(self.attention_dtype)
             halves = qkv[:, : rotated * dim].view(rows, rotated, 2, dim // 2)
             turned = halves * both
             turned[:, :, 0].addcmul_(halves[:, :, 1], sin, value=-1)
             turned[:, :, 1].addcmul_(halves[:, :, 0], sin)
+            if self._q_scale is not None:
+                turned[:, :heads].mul_(self._q_scale)
             q = turned[:, :heads].view(rows, kv_heads, groups, dim)
             k = turned[:, heads:].reshape(rows, kv_heads, dim)
             v = qkv[:, rotated * dim :].view(rows, kv_heads, dim)
             if plan is not None:
-                mixed = attend_tree(q, k, v, cache, i, plan, self.pins, self.score_scale)
+                mixed = attend_tree(q, k, v, cache, i, plan, self.pins)
             else:
-                mixed = attend_chain(q, k, v, cache, i, start, self.pins, self.score_scale, first_pass)
+                mixed = attend_chain(q, k, v, cache, i, start, self.pins, first_pass)
             # a new tensor at the first layer: the caller's embeddings stay as they are
-            x = layer.out(mixed).add_(x)
+            x = layer.out(mixed.to(self.dtype)).add_(x)
             gate_up = layer.gate_up(self._rms(x, layer.norm_mid))
             gate, up = gate_up.chunk(2, dim=-1)
             x.add_(layer.down(F.silu(gate).mul_(up)))

@@ -70,7 +70,7 @@ def _pin_linear(linear: PackedLinear, engine: "Engine") -> int:
 
 
 def _search_linear(linear: PackedLinear, engine: "Engine") -> tuple[int, int]:
-    rows, weight = _cancelling(linear.in_features, linear.out_features, engine)
+    rows, weight = _cancelling(linear.in_features, linear.out_features, engine.device, engine.dtype)
     bias = None if linear.bias is None else torch.zeros_like(linear.bias)
     trial = PackedLinear(weight, bias, linear.prepacked)
     widths = _FEW_WIDTHS if weight.numel() > _LARGE_WEIGHT else WIDTHS
@@ -91,7 +91,7 @@ def _search_linear(linear: PackedLinear, engine: "Engine") -> tuple[int, int]:
     return best
 
 
-def _cancelling(inputs: int, outputs: int, engine: "Engine") -> tuple[Tensor, Tensor]:
+def _cancelling(inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Rows and weights whose large terms cancel, so that another order of summation shows in the rounded result."""
     draw = torch.Generator().manual_seed(inputs)
     half, block = -(-inputs // 2), min(outputs, 512)
@@ -100,7 +100,7 @@ def _cancelling(inputs: int, outputs: int, engine: "Engine") -> tuple[Tensor, Te
     weight = weight.repeat(-(-outputs // block), 1)[:outputs]
     large = 256 * torch.randn(WIDTHS[-1], half, generator=draw)
     rows = torch.cat((large, -large), dim=1)[:, :inputs] + torch.randn(WIDTHS[-1], inputs, generator=draw)
-    return rows.to(engine.device, engine.dtype), weight.to(engine.device, engine.dtype).contiguous()
+    return rows.to(device, dtype), weight.to(device, dtype).contiguous()
 
 
 def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
@@ -140,7 +140,7 @@ def _scene(engine: "Engine", base: int) -> DenseCache:
         num_kv_heads=cfg.num_kv_heads,
         head_dim=cfg.head_dim,
         capacity=base + WIDTHS[-1],
-        dtype=engine.dtype,
+        dtype=engine.attention_dtype,
         device=engine.device,
         bucket=engine.pins.bucket,
     )
@@ -159,13 +159,14 @@ def _products_agree(engine: "Engine") -> bool:
     """Whether the two matrix products of attention give the same rows in every width, at many key lengths."""
     cfg, pins = engine.config, engine.pins
     heads, dim, groups = cfg.num_kv_heads, cfg.head_dim, cfg.num_heads // cfg.num_kv_heads
+    place = engine.device, engine.attention_dtype
     ends = [e for e in _KEYS if e <= -(-cfg.max_positions // pins.bucket) * pins.bucket]
     for end in ends:
-        rows, weight = _cancelling(dim, heads * end, engine)
-        keys = weight.view(heads, end, dim).transpose(1, 2).contiguous()
+        rows, weight = _cancelling(dim, heads * end, *place)
+        keys = weight.view(heads, end, dim).transpose(1, 2)
         if not _product_agrees(rows.expand(heads, -1, -1), keys, groups, pins):
             return False
-        rows, weight = _cancelling(end, heads * dim, engine)
+        rows, weight = _cancelling(end, heads * dim, *place)
         values = weight.view(heads, dim, end).transpose(1, 2).contiguous()
         if not _product_agrees(rows.expand(heads, -1, -1), values, groups, pins):
             return False
