@@ -1,1 +1,1 @@
-
+"""The loop, the window, text as it comes, the audit."""

@@ -1,0 +1,83 @@
+"""Was it really the target's own answer? Re-score the tokens through fresh passes and report every doubt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM
+from crossdraft.core.types import Draft, Generation
+
+# the reference re-reads an answer in passes of this many rows
+CHUNK_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A token that is not the reference's argmax: where, what was said, what the reference says, the logit gap."""
+
+    position: int
+    token: int
+    reference: int
+    gap: float
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Tokens checked and every one that is not the reference's argmax. ``detail``: the target's own exactness."""
+
+    checked: int
+    doubts: tuple[Doubt, ...]
+    detail: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every token is the reference's argmax."""
+        return not self.doubts
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        if self.passed:
+            return f"audit: all {self.checked} tokens are the target's argmax ({self.detail})"
+        worst = max(self.doubts, key=lambda doubt: doubt.gap)
+        return (
+            f"audit: {len(self.doubts)} of {self.checked} tokens are not the target's argmax, largest logit gap "
+            f"{worst.gap:.4g} at token {worst.position} ({self.detail})"
+        )
+
+
+@torch.inference_mode()
+def audit(
+    target: VLM, prompt: Prompt, answer: Generation | Sequence[int], *, chunk_rows: int = CHUNK_ROWS
+) -> AuditReport:
+    """Re-score an answer: a fresh prefill, then chain passes of ``chunk_rows`` rows over the given tokens.
+
+    For greedy answers; a sampled answer is *meant* to differ from the argmax. chunk_rows 1 is plain decoding.
+    Raises DataError and SettingError as the target does.
+    """
+    tokens = list(answer.tokens if isinstance(answer, Generation) else answer)
+    if not tokens:
+        return AuditReport(0, (), target.exactness.detail)
+    session = target.prefill(target.encode(prompt), (), len(tokens) + chunk_rows)
+    doubts = _doubts(session.first.logits[-1:], tokens[:1], 0)
+    session.commit((), tokens[0])
+    at = 1
+    while at < len(tokens):
+        part = tokens[at : at + chunk_rows]
+        # the pass over root and part[:-1] gives one row for every token of the part
+        scores = session.score(Draft.chain(part[:-1]))
+        doubts += _doubts(scores.logits, part, at)
+        session.commit(tuple(range(len(part) - 1)), part[-1])
+        at += len(part)
+    return AuditReport(len(tokens), tuple(doubts), target.exactness.detail)
+
+
+def _doubts(logits: torch.Tensor, tokens: Sequence[int], start: int) -> list[Doubt]:
+    own = logits.argmax(-1).tolist()
+    return [
+        Doubt(start + i, token, best, float(logits[i, best] - logits[i, token]))
+        for i, (token, best) in enumerate(zip(tokens, own, strict=True))
+        if token != best
+    ]

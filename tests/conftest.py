@@ -1,0 +1,207 @@
+"""A random tiny model that recomputes everything from the token ids, as an independent reference for decoding."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import Drafter
+from crossdraft.core.seeds import generator
+from crossdraft.core.types import Draft, Exactness, Scores
+
+VOCAB = 24
+END = 1
+LETTERS = "_.abcdefghijklmnop qrstuvwxyz"
+
+
+class LetterTokenizer:
+    """One letter for each id; ids beyond the alphabet wrap round. The end token has no text."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(LETTERS[t % len(LETTERS)] for t in tokens if t != END)
+
+    def encode(self, text: str) -> list[int]:
+        return [2 + ord(c) % (VOCAB - 2) for c in text]
+
+
+@dataclass
+class TinySession:
+    """Keeps the committed ids and nothing else: every row of every pass is computed anew from its own path."""
+
+    model: "TinyVLM"
+    prompt_tokens: tuple[int, ...]
+    capture: tuple[int, ...]
+    capacity: int
+    first: Scores = field(init=False)
+    said: list[int] = field(default_factory=list)
+    last: Draft | None = None
+    widths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = self._scores([list(self.prompt_tokens)])
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt_tokens) + max(0, len(self.said) - 1)
+
+    def _scores(self, paths: list[list[int]]) -> Scores:
+        states = torch.stack([self.model.state(path) for path in paths])
+        return Scores(self.model.unembed(states).float(), dict.fromkeys(self.capture, states))
+
+    def score(self, draft: Draft) -> Scores:
+        assert self.said, "score before the first root"
+        if self.length + 1 + len(draft) > self.capacity:
+            raise SettingError("the cache has no room left")
+        base = [*self.prompt_tokens, *self.said]
+        paths = [base]
+        tokens, parents = draft.tokens.tolist(), draft.parents.tolist()
+        for token, parent in zip(tokens, parents, strict=True):
+            paths.append([*paths[parent + 1], token])
+        self.last = draft
+        self.widths.append(len(paths))
+        return self._scores(paths)
+
+    def commit(self, path: Sequence[int], bonus: int) -> None:
+        if path:
+            assert self.last is not None
+            parents = self.last.parents.tolist()
+            assert [parents[n] for n in path] == [-1, *path[:-1]], "not a path from the root"
+            self.said += self.last.tokens[list(path)].tolist()
+        self.said.append(int(bonus))
+        self.last = None
+
+    def mark(self) -> Any:
+        return len(self.said)
+
+    def rewind(self, mark: Any) -> None:
+        assert 0 <= mark <= len(self.said)
+        del self.said[mark:]
+        self.last = None
+
+
+class TinyVLM:
+    """Random attention over the ids of the whole text, in float64; repeats itself, and ends now and then."""
+
+    name = "tiny"
+    hidden_size = 16
+    exactness = Exactness(True, "float64, recomputed")
+
+    def __init__(
+        self, seed: int = 0, vocab_size: int = VOCAB, end_bias: float = 0.0, watches: str = "text"
+    ) -> None:
+        noise = generator(seed, "tiny")
+        self.vocab_size, self.max_positions, self.eos_token_ids = vocab_size, 4096, (END,)
+        self.tokenizer, self.watches = LetterTokenizer(), watches
+        self.sessions: list[TinySession] = []
+        size = self.hidden_size
+
+        def random(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=noise, dtype=torch.float64) / math.sqrt(shape[-1])
+
+        self.table = random(vocab_size, size) * 4
+        self.query, self.out, self.head = (
+            random(size, size) * 2,
+            random(size, size) * 2,
+            random(size, vocab_size) * 4,
+        )
+        self.end_bias = end_bias
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        if self.watches == "events" and prompt.events is None:
+            raise DataError("the tiny event model needs events; give some")
+        ids = [-1, -1, *self.tokenizer.encode(prompt.question)]
+        return ids + ([2 + len(prompt.events) % (VOCAB - 2)] if prompt.events is not None else [])
+
+    def prefill(self, encoded: Any, capture: tuple[int, ...] = (), room: int = 512) -> TinySession:
+        session = TinySession(self, tuple(encoded), capture, len(encoded) + room)
+        self.sessions.append(session)
+        return session
+
+    def state(self, ids: list[int]) -> torch.Tensor:
+        seen = self.table[torch.tensor([max(i, 0) for i in ids])]  # (T, D)
+        # nearer tokens weigh more, so that the text is not the same for ever
+        nearness = torch.arange(len(ids), dtype=torch.float64).sub_(len(ids)) * 0.3
+        mixed = torch.softmax(seen @ self.query @ seen[-1] * 0.2 + nearness, 0) @ seen
+        return torch.tanh(mixed @ self.out + seen[-1] * 0.5)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.table[tokens]
+
+    def unembed(self, states: torch.Tensor) -> torch.Tensor:
+        logits = states @ self.head
+        logits[:, END] += self.end_bias
+        return logits
+
+
+@dataclass(frozen=True)
+class FreeWidth:
+    """Every pass costs the same: drafts are as long as their method can make them."""
+
+    def pass_ms(self, rows: int) -> float:
+        return 1.0
+
+
+@dataclass
+class Tiny:
+    """A target, an event model, and a way to make every drafter of the catalogue for them."""
+
+    target: TinyVLM
+    event_model: TinyVLM
+
+    def drafter(self, name: str) -> Drafter:
+        from crossdraft.core.registry import find
+        from crossdraft.drafters import DRAFTERS
+        from crossdraft.drafters.constant import OpeningBook
+        from crossdraft.drafters.memory import StreamMemory
+
+        settings: dict[str, Callable[[], dict[str, Any]]] = {
+            "none": dict,
+            "constant": lambda: {"book": OpeningBook(), "costs": FreeWidth()},
+            "ngram": lambda: {"costs": FreeWidth()},
+            "memory": lambda: {"memory": StreamMemory(), "costs": FreeWidth()},
+            "cross_modal": lambda: {"event_model": self.event_model, "costs": FreeWidth(), "token_ms": 0.01},
+        }
+        made: Drafter = find("drafter", DRAFTERS, name)(**settings[name]())
+        return made
+
+
+@pytest.fixture
+def tiny() -> Tiny:
+    return Tiny(TinyVLM(0), TinyVLM(1, watches="events"))
+
+
+@pytest.fixture
+def prompt() -> Prompt:
+    return make_prompt("what is there to see?")
+
+
+@pytest.fixture
+def free_width() -> FreeWidth:
+    return FreeWidth()
+
+
+@pytest.fixture
+def make_tiny() -> Callable[..., TinyVLM]:
+    return TinyVLM
+
+
+@pytest.fixture
+def ask() -> Callable[..., Prompt]:
+    return make_prompt
+
+
+def make_prompt(question: str, num_events: int = 7, stream_id: str | None = "stream") -> Prompt:
+    """A prompt without pictures, with a few events."""
+    import numpy as np
+
+    from crossdraft.core.prompt import EventStream
+
+    t = np.arange(num_events, dtype=np.int64)
+    xy = np.zeros(num_events, dtype=np.uint16)
+    events = EventStream(xy, xy, t, np.zeros(num_events, dtype=np.uint8), (4, 4))
+    return Prompt(question, events=events, stream_id=stream_id)
