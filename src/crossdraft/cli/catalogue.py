@@ -29,7 +29,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-CATALOGUES = {"drafters": "crossdraft.drafters", "rules": "crossdraft.verify", "families": "crossdraft.models"}
+CATALOGUES = {
+    "drafters": "crossdraft.drafters",
+    "rules": "crossdraft.verify",
+    "families": "crossdraft.models.catalogue",
+}
 
 WINDOWS = {
     "auto": "chosen by this machine's measured times",

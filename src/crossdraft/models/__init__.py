@@ -1,1 +1,53 @@
+"""Models in their published checkpoint formats, on our one decoder.
 
+    model = load_vlm("DIR", dtype=torch.bfloat16)         # core.protocols.VLM, chosen by config.json's model_type
+    report = check_checkpoint("DIR")                      # what it is, from config and headers alone
+
+Training builds the un-prepared modules and writes them back in the same layout:
+
+    parts = own_memory(VideoLlavaParts(config))           # config: the config.json mapping
+    parts.video_tower, parts.image_tower, parts.multi_modal_projector, parts.decoder
+    parts = own_memory(EventGPTParts(config))
+    parts.visual_tower, parts.visual_projector, parts.feature_adaptor, parts.decoder; parts.event_tokens(pixels)
+    save_parts(parts, folder)                             # model.safetensors + config.json; add tokenizer files
+"""
+
+from pathlib import Path
+
+import torch
+
+from crossdraft.core.protocols import VLM
+from crossdraft.core.registry import find
+from crossdraft.models.catalogue import FAMILIES, family_of
+from crossdraft.models.check import CheckReport, check_checkpoint
+from crossdraft.models.llama import own_memory
+from crossdraft.models.loading import read_json, resolve_checkpoint
+from crossdraft.models.spliced import read_parts, save_parts
+
+__all__ = [
+    "FAMILIES",
+    "CheckReport",
+    "check_checkpoint",
+    "load_vlm",
+    "own_memory",
+    "read_parts",
+    "save_parts",
+]
+
+
+def load_vlm(
+    ref: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    family: str | None = None,
+) -> VLM:
+    """Load a checkpoint folder (or a hub id that the user named) for inference.
+
+    family: a name of ``FAMILIES``; None reads it from config.json.
+    Raises CheckpointError with one line when it cannot be loaded.
+    """
+    folder = resolve_checkpoint(ref)
+    chosen = family or family_of(read_json(folder / "config.json"))
+    model: VLM = find("model family", FAMILIES, chosen).load(folder, dtype, device)
+    return model

@@ -1,0 +1,193 @@
+"""What all our models share: a decoder behind pictures, events or nothing, spliced into the text's embeddings."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossdraft.core.errors import CheckpointError, DataError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.types import Exactness, Scores
+from crossdraft.models.loading import Rename, load_weights, read_json, resolve_checkpoint, save_weights
+from crossdraft.models.session import DecoderSession
+from crossdraft.models.tokenizer import TextTokenizer
+from crossdraft.nn.decoder import Decoder
+from crossdraft.nn.engine import Engine
+
+PLACEHOLDER = -200
+"""Id of a position that holds no text."""
+
+
+class Parts(nn.Module):
+    """A model's modules before inference packs them: what training fills and checkpoints hold.
+
+    Subclasses build their modules from a config.json mapping, and name the keys of the published layout.
+    """
+
+    decoder: Decoder
+    family: str
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    @staticmethod
+    @abstractmethod
+    def rename(key: str) -> str | None:
+        """A published key as our parameter's name; None for a key that is known and not used."""
+
+    @staticmethod
+    @abstractmethod
+    def publish(name: str) -> str:
+        """Our parameter's name as the published key; inverse of ``rename``."""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Names that a checkpoint may leave out."""
+        return ("decoder.lm_head.weight",) if self.decoder.config.tie_embeddings else ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded prompt. embeds: (P, D); tokens: ids, placeholders negative."""
+
+    embeds: Float[Tensor, "P D"]
+    tokens: tuple[int, ...]
+
+
+class SplicedVLM:
+    """Implements ``core.protocols.VLM`` on our decoder. Subclasses say how a prompt becomes embeddings.
+
+    Holds nothing about a request. Raises CheckpointError when head and tokenizer do not fit.
+    """
+
+    def __init__(
+        self, name: str, parts: Parts, folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.name, self.folder, self.device = name, folder, torch.device(device)
+        self.engine = Engine(parts.decoder, dtype, device)
+        self.exactness: Exactness = self.engine.exactness
+        self.tokenizer = TextTokenizer(folder)
+        cfg = parts.decoder.config
+        self.hidden_size, self.vocab_size = cfg.hidden_size, cfg.vocab_size
+        self.max_positions = cfg.max_positions
+        self.eos_token_ids = end_tokens(folder, parts.config)
+
+    @abstractmethod
+    def encode(self, prompt: Prompt) -> Encoded:
+        """Preprocess, run the tower and the projector, splice. Raises DataError (see ``core.protocols.VLM``)."""
+
+    def splice(self, ids: Sequence[int], media: Sequence[Float[Tensor, "M D"]]) -> Encoded:
+        """Put ``media``, in order, where ``ids`` holds the placeholder. DataError when that is too long."""
+        parts: list[Tensor] = []
+        tokens: list[int] = []
+        text: list[int] = []
+        waiting = list(media)
+
+        def flush() -> None:
+            if text:
+                parts.append(self.embed(torch.tensor(text)))
+                tokens.extend(text)
+                text.clear()
+
+        for token in ids:
+            if token != PLACEHOLDER:
+                text.append(token)
+                continue
+            flush()
+            block = waiting.pop(0).to(self.engine.dtype)
+            parts.append(block)
+            tokens.extend([PLACEHOLDER] * len(block))
+        flush()
+        assert not waiting, "more media than placeholders"
+        if len(tokens) >= self.max_positions:
+            raise DataError(
+                f"the prompt is {len(tokens)} positions long, the context of {self.name} is {self.max_positions}; "
+                "shorten the question or give fewer pictures"
+            )
+        return Encoded(torch.cat(parts), tuple(tokens))
+
+    def prefill(self, encoded: Encoded, capture: tuple[int, ...] = (), room: int = 512) -> DecoderSession:
+        """Run the decoder over the prompt. SettingError when prompt and ``room`` exceed the context."""
+        cache = self.engine.new_cache(len(encoded.tokens) + room)
+        result = self.engine.prefill(encoded.embeds, cache, capture)
+        last = {layer: states[-1:] for layer, states in result.states.items()}
+        return DecoderSession(self.engine, cache, Scores(result.logits, last), encoded.tokens, capture)
+
+    def embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
+        """Input embeddings."""
+        return self.engine.embed(tokens)
+
+    def unembed(self, states: Float[Tensor, "K D"]) -> Float[Tensor, "K V"]:
+        """Logits of states after the final norm."""
+        return self.engine.unembed(states)
+
+
+def end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """Ids that end an answer: generation_config.json, else config.json, else its text_config."""
+    for source in (
+        read_json(folder / "generation_config.json", needed=False),
+        config,
+        config.get("text_config") or {},
+    ):
+        found = source.get("eos_token_id")
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (int(found),)
+    return ()
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The decoder's part of a LLaVA-like config.json, with the defaults that transformers leaves unwritten.
+
+    Raises CheckpointError for a language model that is not of the Llama family.
+    """
+    text = dict(config.get("text_config") or {})
+    kind = text.get("model_type", "llama")
+    if kind not in ("llama", "mistral"):
+        raise CheckpointError(
+            f"language model '{kind}' inside this checkpoint is not supported; llama and mistral are"
+        )
+    if kind == "mistral" and text.get("sliding_window"):
+        raise CheckpointError("a mistral decoder with a sliding window is not supported")
+    # transformers writes only what differs from its LlamaConfig defaults
+    defaults = {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+    }
+    return {**defaults, **text}
+
+
+def read_parts(kind: type[Parts], ref: str | Path, dtype: torch.dtype) -> tuple[Parts, Path]:
+    """Build ``kind`` from a checkpoint folder and fill it. Raises CheckpointError."""
+    folder = resolve_checkpoint(ref)
+    parts = kind(read_json(folder / "config.json"))
+    load_weights(parts, folder, _rename_of(parts), dtype, parts.optional)
+    if parts.decoder.config.tie_embeddings:
+        parts.decoder.lm_head.weight = parts.decoder.embed_tokens.weight
+    return parts.eval(), folder
+
+
+def _rename_of(parts: Parts) -> Rename:
+    tied = bool(parts.optional)
+    return lambda key: None if tied and parts.rename(key) == "decoder.lm_head.weight" else parts.rename(key)
+
+
+def save_parts(parts: Parts, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write the published layout: model.safetensors in ``dtype`` and config.json. The tokenizer is the caller's."""
+    skip = set(parts.optional)
+    state = {
+        parts.publish(name): p.to(dtype)
+        for name, p in parts.named_parameters(remove_duplicate=False)
+        if name not in skip
+    }
+    save_weights(Path(folder), state, {**parts.config, "dtype": str(dtype).removeprefix("torch.")})

@@ -1,0 +1,76 @@
+"""The tokenizer of a checkpoint, through transformers, cut down to what decoding needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossdraft.core.errors import CheckpointError
+from crossdraft.models.loading import read_json
+
+
+class TextTokenizer:
+    """Ids of text and text of ids; implements ``core.protocols.Tokenizer``.
+
+    bos_id: what prompts begin with, or None. Raises CheckpointError when the folder has no tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import PreTrainedTokenizerFast
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        self.folder = folder
+        if (folder / "tokenizer.json").is_file():
+            kind: Any = PreTrainedTokenizerFast
+        elif (folder / "tokenizer.model").is_file():
+            from transformers import LlamaTokenizer
+
+            kind = LlamaTokenizer
+        else:
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json and no tokenizer.model; copy the model's own there"
+            )
+        try:
+            self._inner = kind.from_pretrained(str(folder))
+        except Exception as error:  # the library raises whatever its parser of the day raises
+            first = str(error).partition("\n")[0]
+            raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first}") from error
+        settings = read_json(folder / "tokenizer_config.json", needed=False)
+        self.bos_id: int | None = self._inner.bos_token_id
+        self._adds_bos = settings.get("add_bos_token")
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` alone: no BOS is added; marks such as </s> inside the text become their ids."""
+        return list(self._inner.encode(text, add_special_tokens=False))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of ``tokens``, special tokens left out."""
+        return str(self._inner.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def id_of(self, token: str) -> int | None:
+        """Id of a token of the vocabulary, or None."""
+        found = self._inner.get_vocab().get(token)
+        return None if found is None else int(found)
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the checkpoint brings a chat template."""
+        return bool(self._inner.chat_template)
+
+    def chat(self, turns: Sequence[tuple[str, str]], question: str) -> list[int]:
+        """Ids of a conversation by the checkpoint's own chat template, ready for the next answer."""
+        messages = [
+            {"role": role, "content": text}
+            for asked, answered in turns
+            for role, text in (("user", asked), ("assistant", answered))
+        ]
+        messages.append({"role": "user", "content": question})
+        text = self._inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.encode(str(text))
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a prompt without a template, with the BOS the tokenizer itself would add."""
+        return list(self._inner.encode(text, add_special_tokens=self._adds_bos is not False))
