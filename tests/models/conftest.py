@@ -21,7 +21,7 @@ from transformers import (
 
 TEXT = [
     "USER: What are the key elements in this scene? ASSISTANT: A red car drives to the left.</s>",
-    "A chat between a curious human and an artificial intelligence assistant. Which way do they move, and how fast?",
+    "A chat between a curious human and an artificial intelligence assistant. Which way do they move?",
 ]
 SPECIAL = ["<unk>", "<s>", "</s>", "<image>", "<video>", "<pad>"]
 VISION = {
@@ -44,7 +44,7 @@ def llama_config(**changes) -> LlamaConfig:
     return LlamaConfig(**{**settings, **changes})
 
 
-def write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path) -> None:
     """A byte-level BPE of 320 entries with Llama's special tokens."""
     bpe = Tokenizer(models.BPE(unk_token=None))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -112,7 +112,7 @@ def checkpoint(tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"{kind}-{'sharded' if sharded else 'whole'}")
             model = randomise(build(kind))
             model.save_pretrained(folder, max_shard_size="40KB" if sharded else "1GB")
-            write_tokenizer(folder)
+            _write_tokenizer(folder)
             made[kind, sharded] = folder, model
         return made[kind, sharded]
 
@@ -123,3 +123,9 @@ def checkpoint(tmp_path_factory):
 def frames():
     """(8, 40, 52, 3) uint8."""
     return np.random.default_rng(5).integers(0, 256, (8, 40, 52, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def write_tokenizer():
+    """Function: folder -> None, writes the tiny tokenizer there."""
+    return _write_tokenizer

@@ -26,7 +26,7 @@ class CheckReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path}: {self.family}, {self.parameters / 1e6:,.1f} M parameters, {self.size_bytes / 1e6:,.1f} MB",
+            f"{self.path}: {self.family}, {self.parameters / 1e6:,.1f} M values, {self.size_bytes / 1e6:,.1f} MB",
             f"keys understood: {self.understood}, known but not used: {self.unused}",
             *(f"problem: {p}" for p in self.problems),
             "ready to load" if self.ok else "cannot be loaded as it is",

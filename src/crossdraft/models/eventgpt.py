@@ -5,7 +5,6 @@ Written from a description of the published checkpoint's layout and pre-processi
 does. Differences from LLaVA that matter: the *last* layer of the tower, CLS kept, no final norm.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 

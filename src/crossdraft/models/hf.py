@@ -30,7 +30,8 @@ class TransformersTarget:
         except (ValueError, OSError, KeyError) as error:
             first = str(error).partition("\n")[0]
             raise CheckpointError(f"neither crossdraft nor transformers can load {folder}: {first}") from error
-        self._model: Any = model.to(device).eval()
+        self._model: Any = model.eval()
+        self._model.to(self.device)
         self.tokenizer = TextTokenizer(folder)
         inner = self._model.config
         self.hidden_size, self.vocab_size = int(inner.hidden_size), int(inner.vocab_size)

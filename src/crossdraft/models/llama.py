@@ -45,7 +45,7 @@ class LlamaParts(Parts):
 
 
 class LlamaTarget(SplicedVLM):
-    """A text-only target: it reads the question alone, through the checkpoint's chat template where there is one."""
+    """A text-only target: it reads the question alone, by the chat template where there is one."""
 
     @classmethod
     def load(cls, ref: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> "LlamaTarget":

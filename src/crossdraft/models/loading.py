@@ -107,8 +107,8 @@ def weight_files(folder: Path) -> list[Path]:
         return files
     if pickles := sorted(p.name for s in ("*.bin", "*.pt", "*.pth") for p in folder.glob(s)):
         raise CheckpointError(
-            f"{folder} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert them in a "
-            "sandbox with transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+            f"{folder} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert "
+            "them in a sandbox with transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
         )
     raise CheckpointError(f"{folder} has no *.safetensors")
 
@@ -119,7 +119,7 @@ def read_headers(folder: Path) -> dict[str, Entry]:
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as opened:
-                for key in opened.keys():
+                for key in list(opened.keys()):
                     part = opened.get_slice(key)
                     found[key] = Entry(file, tuple(part.get_shape()), str(part.get_dtype()))
         except (SafetensorError, OSError) as error:
@@ -171,7 +171,7 @@ def load_weights(
     for file in dict.fromkeys(e.file for e in headers.values()):
         try:
             with safe_open(file, framework="pt") as opened:
-                for key in opened.keys():
+                for key in list(opened.keys()):
                     name = rename(key)
                     if name is not None:
                         state[name] = _finite(opened.get_tensor(key), key, file).to(dtype)

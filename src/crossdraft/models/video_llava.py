@@ -1,6 +1,6 @@
 """Video-LLaVA: 8 frames through a video tower, 257 positions a frame (CLS kept); pictures through an image tower.
 
-Source: Lin et al., "Video-LLaVA", arXiv 2311.10122; the published checkpoint's layout (LanguageBind towers in CLIP form).
+Source: Lin et al., "Video-LLaVA", arXiv 2311.10122; layout of the published checkpoint (towers in CLIP form).
 """
 
 import numpy as np

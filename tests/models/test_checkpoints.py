@@ -1,0 +1,185 @@
+"""What is refused, and with which line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel, VideoLlavaForConditionalGeneration
+
+from crossdraft.core.errors import CheckpointError, CrossdraftError, DataError, SettingError
+from crossdraft.core.prompt import Prompt, VideoFrames
+from crossdraft.core.types import Draft
+from crossdraft.models import check_checkpoint, load_vlm, own_memory, read_parts, save_parts
+from crossdraft.models.video_llava import VideoLlavaParts
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """A copy of the tiny Video-LLaVA that a test may damage: (folder, state)."""
+    folder, _ = checkpoint("video_llava")
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy", load_file(folder / "model.safetensors")
+
+
+def _refused(folder, match):
+    with pytest.raises(CheckpointError, match=match) as caught:
+        load_vlm(folder, dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_key(copy):
+    folder, state = copy
+    del state["language_model.model.layers.1.mlp.up_proj.weight"]
+    save_file(state, folder / "model.safetensors")
+    _refused(folder, r"lacks decoder\.layers\.1\.mlp\.up_proj\.weight")
+    report = check_checkpoint(folder)
+    assert not report.ok and "missing: language_model.model.layers.1.mlp.up_proj.weight" in report.problems
+
+
+def test_wrong_shape(copy):
+    folder, state = copy
+    state["multi_modal_projector.linear_1.weight"] = torch.zeros(48, 31)
+    save_file(state, folder / "model.safetensors")
+    _refused(folder, r"linear_1\.weight is \[48, 31\], expected \[48, 32\]")
+    assert "wrong shape" in str(check_checkpoint(folder))
+
+
+def test_unknown_key(copy):
+    folder, state = copy
+    save_file({**state, "adapter.weight": torch.zeros(2)}, folder / "model.safetensors")
+    _refused(folder, "unknown keys adapter.weight")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_not_finite(copy, bad):
+    folder, state = copy
+    state["multi_modal_projector.linear_2.bias"][3] = bad
+    save_file(state, folder / "model.safetensors")
+    _refused(folder, "NaN or infinite")
+
+
+def test_quantised(copy):
+    folder, state = copy
+    state["multi_modal_projector.linear_2.bias"] = torch.zeros(48, dtype=torch.int8)
+    save_file(state, folder / "model.safetensors")
+    _refused(folder, "quantised")
+
+
+def test_pickles_only(copy):
+    folder, _ = copy
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    _refused(folder, "pickled weights.*save_pretrained")
+
+
+def test_truncated_file(copy):
+    folder, _ = copy
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    _refused(folder, "damaged")
+
+
+def test_no_folder_no_config_no_tokenizer(copy, tmp_path):
+    folder, _ = copy
+    _refused(tmp_path / "nowhere" / "at" / "all", "no such checkpoint folder")
+    (folder / "tokenizer.json").unlink()
+    _refused(folder, "no tokenizer.json")
+    (folder / "config.json").unlink()
+    _refused(folder, "no config.json")
+
+
+def test_an_index_may_not_point_outside_its_folder(copy):
+    folder, _ = copy
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../copy/model.safetensors"}})
+    )
+    _refused(folder, "points outside")
+
+
+def test_a_prompt_longer_than_the_context(checkpoint):
+    vlm = load_vlm(checkpoint("llama")[0], dtype=torch.float32)
+    with pytest.raises(DataError, match=r"context of .* is 512"):
+        vlm.encode(Prompt("how? " * 400))
+    encoded = vlm.encode(Prompt("how?"))
+    with pytest.raises(SettingError, match="context is 512"):
+        vlm.prefill(encoded, room=600)
+
+
+def test_marks_in_the_question_are_refused(checkpoint):
+    folder, _ = checkpoint("video_llava")
+    vlm = load_vlm(folder, dtype=torch.float32)
+    video = VideoFrames(np.zeros((2, 30, 30, 3), np.uint8), np.array([0, 1], np.int64))
+    with pytest.raises(DataError, match="marks"):
+        vlm.encode(Prompt("what is <video>?", video=video))
+
+
+def test_a_target_that_watches_needs_something_to_watch(checkpoint):
+    vlm = load_vlm(checkpoint("video_llava")[0], dtype=torch.float32)
+    with pytest.raises(DataError, match="--video"):
+        vlm.encode(Prompt("what?"))
+
+
+def test_the_older_layout_of_keys_loads_too(copy):
+    folder, state = copy
+    older = {k.replace("video_tower.", "video_tower.vision_model."): v for k, v in state.items()}
+    save_file(older, folder / "model.safetensors")
+    assert check_checkpoint(folder).ok
+    newest = {"model." + k.replace("language_model.model.", "language_model."): v for k, v in state.items()}
+    newest["lm_head.weight"] = newest.pop("model.language_model.lm_head.weight")
+    save_file(newest, folder / "model.safetensors")
+    assert check_checkpoint(folder).ok
+
+
+def test_what_training_writes_is_what_transformers_reads(copy, tmp_path):
+    folder, _ = copy
+    config = json.loads((folder / "config.json").read_text())
+    torch.manual_seed(1)
+    parts = own_memory(VideoLlavaParts(config))
+    save_parts(parts, tmp_path / "written", torch.float32)
+    model, info = VideoLlavaForConditionalGeneration.from_pretrained(tmp_path / "written", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    theirs = model.get_output_embeddings().weight
+    assert torch.equal(theirs, parts.decoder.lm_head.weight)
+    again, _ = read_parts(VideoLlavaParts, tmp_path / "written", torch.float32)
+    assert all(torch.equal(p, q) for p, q in zip(parts.parameters(), again.parameters(), strict=True))
+
+
+def test_a_full_disk_is_one_line(copy, tmp_path, monkeypatch):
+    folder, _ = copy
+    parts, _ = read_parts(VideoLlavaParts, folder, torch.float32)
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crossdraft.models.loading.save_file", full)
+    with pytest.raises(CrossdraftError, match="No space left"):
+        save_parts(parts, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_an_unknown_architecture_runs_on_transformers_and_says_so(tmp_path, write_tokenizer):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_positions=128, n_embd=32, n_layer=2, n_head=2)).eval()
+    model.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    assert "not bit-exact" in str(check_checkpoint(tmp_path))
+    vlm = load_vlm(tmp_path, dtype=torch.float32)
+    assert not vlm.exactness.bit_exact and "gpt2" in vlm.exactness.detail
+    encoded = vlm.encode(Prompt("what is this?"))
+    session = vlm.prefill(encoded, room=16)
+    session.commit((), 9)
+    session.score(Draft.chain([10, 11, 12]))
+    session.commit((0,), 20)
+    scores = session.score(Draft.chain([21]))
+    with torch.no_grad():
+        reference = model(torch.tensor([[*encoded.tokens, 9, 10, 20, 21]])).logits[0, -2:]
+    assert torch.allclose(scores.logits, reference, atol=1e-4)
+    assert session.length == len(encoded.tokens) + 2
+    mark = session.mark()
+    session.commit((0,), 5)
+    session.rewind(mark)
+    assert torch.allclose(session.score(Draft.chain([21])).logits, reference, atol=1e-4)
+    with pytest.raises(SettingError, match="chain"):
+        session.score(Draft(torch.tensor([1, 2]), torch.tensor([-1, -1])))
