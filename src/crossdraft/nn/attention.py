@@ -40,18 +40,18 @@ def attend_chain(
     layer: int,
     start: int,
     pins: Pins,
-    first_pass: bool,
+    fresh: bool,
 ) -> Float[Tensor, "S HGd"]:
     """Rows at positions ``start``.. write their keys and values into their slots and attend causally.
 
-    H key/value heads, G query heads for each; q carries the scale. first_pass: the cache holds nothing before these
-    rows, so they attend to themselves only.
+    H key/value heads, G query heads for each; q carries the scale. fresh: the cache holds nothing before these rows
+    and they attend to themselves only, through a fused kernel.
     """
     rows, heads, groups, dim = q.shape
     keys, values = cache.keys[layer], cache.values[layer]
     keys[:, start : start + rows] = k.transpose(0, 1)
     values[:, start : start + rows] = v.transpose(0, 1)
-    if first_pass:
+    if fresh:
         out = F.scaled_dot_product_attention(
             q.reshape(1, rows, heads * groups, dim).transpose(1, 2),
             k.unsqueeze(0).transpose(1, 2),

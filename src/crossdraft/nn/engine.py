@@ -14,7 +14,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
@@ -23,6 +23,7 @@ from crossdraft.core.types import Exactness
 from crossdraft.nn.attention import TreePlan, attend_chain, attend_tree
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.linear import PackedLinear, can_prepack
+from crossdraft.nn.norm import RowNorm
 from crossdraft.nn.pins import Pins
 from crossdraft.nn.rope import rope_table
 from crossdraft.nn.selftest import pin
@@ -42,23 +43,25 @@ class LayerWeights:
     def __init__(
         self, layer: DecoderLayer, q_scale: float, dtype: torch.dtype, device: torch.device, prepack: bool
     ):
-        def linear(*parts: nn.Linear, scale_first: float = 1.0) -> PackedLinear:
-            scales = [scale_first] + [1.0] * (len(parts) - 1)
-            weight = torch.cat(
-                [p.weight.detach().to(device, dtype) * s for p, s in zip(parts, scales, strict=True)]
-            )
-            if parts[0].bias is None:
-                return PackedLinear(weight, None, prepack)
-            bias = torch.cat([p.bias.detach().to(device, dtype) * s for p, s in zip(parts, scales, strict=True)])
-            return PackedLinear(weight, bias, prepack)
-
         attn, mlp = layer.self_attn, layer.mlp
-        self.qkv = linear(attn.q_proj, attn.k_proj, attn.v_proj, scale_first=q_scale)
-        self.out = linear(attn.o_proj)
-        self.gate_up = linear(mlp.gate_proj, mlp.up_proj)
-        self.down = linear(mlp.down_proj)
-        self.norm_in = layer.input_layernorm.weight.detach().to(device, dtype, copy=True)
-        self.norm_mid = layer.post_attention_layernorm.weight.detach().to(device, dtype, copy=True)
+        half = attn.cfg.head_dim // 2
+
+        def fused(*parts: Tensor) -> Tensor:
+            return torch.cat([p.detach().to(device, dtype) for p in parts])
+
+        def turning(p: Tensor) -> Tensor:
+            """Put the two channels that rotate together side by side, so that they are one complex number."""
+            return p.unflatten(0, (-1, 2, half)).transpose(1, 2).flatten(0, 2)
+
+        q, k, v, out = attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj
+        bias = None if q.bias is None else fused(turning(q.bias) * q_scale, turning(k.bias), v.bias)
+        self.qkv = PackedLinear(fused(turning(q.weight) * q_scale, turning(k.weight), v.weight), bias, prepack)
+        self.out = PackedLinear(fused(out.weight), None if out.bias is None else fused(out.bias), prepack)
+        self.gate_up = PackedLinear(fused(mlp.gate_proj.weight, mlp.up_proj.weight), None, prepack)
+        self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
+        eps = attn.cfg.rms_norm_eps
+        self.norm_in = RowNorm(layer.input_layernorm.weight, eps, dtype, device)
+        self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
 
 
 class Engine:
@@ -97,11 +100,11 @@ class Engine:
             self._table = decoder.embed_tokens.weight.detach().to(self.device, dtype, copy=True)
             head = decoder.lm_head.weight.detach().to(self.device, dtype, copy=True)
             self._head = PackedLinear(head, None, self.prepacked)
-            self._norm = decoder.norm.weight.detach().to(self.device, dtype, copy=True)
+            self._norm = RowNorm(decoder.norm.weight, cfg.rms_norm_eps, dtype, self.device)
+            # (positions, 1, half), complex: one row turns all heads
             cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions))
-            # (positions, 1, half): one row multiplies all heads
-            self._cos = cos.unsqueeze(1).to(self.device, self.attention_dtype)
-            self._sin = sin.unsqueeze(1).to(self.device, self.attention_dtype)
+            turn = torch.complex(cos, sin).unsqueeze(1)
+            self._turn = turn.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
         if self_test:
@@ -154,7 +157,7 @@ class Engine:
         taps: dict[int, Tensor] = {}
         if cache.length == 0:
             cache.open_pass(rows)
-            states = self._run(embeds, cache, 0, None, capture, taps)
+            states = self._run(embeds, cache, 0, None, capture, taps, fresh=True)
         else:
             states = self._chain(embeds, cache, capture, taps)
         cache.commit(range(rows))
@@ -236,49 +239,43 @@ class Engine:
         capture: Sequence[int],
         taps: dict[int, Tensor],
         num_layers: int | None = None,
+        fresh: bool = False,
     ) -> Tensor:
         """Rows (S, D) through all layers (or the first ``num_layers``), and the final norm.
 
-        start: position of the first row of a chain; for a tree, of the root.
+        start: position of the first row of a chain; for a tree, of the root. fresh: a prompt's first pass, which
+        attends to itself only and whose arithmetic nothing else has to match.
         """
         cfg = self.config
         rows, heads, kv_heads = x.shape[0], cfg.num_heads, cfg.num_kv_heads
         groups, dim, rotated = heads // kv_heads, cfg.head_dim, heads + kv_heads
-        if plan is None:
-            cos, sin = self._cos[start : start + rows], self._sin[start : start + rows]
-        else:
-            cos, sin = self._cos.index_select(0, plan.positions), self._sin.index_select(0, plan.positions)
-        first_pass = start == 0 and plan is None and cache.length == 0
-        both = cos.unsqueeze(2)
+        turn = self._turn[start : start + rows] if plan is None else self._turn.index_select(0, plan.positions)
         for i, layer in enumerate(self._layers[:num_layers]):
-            qkv = layer.qkv(self._rms(x, layer.norm_in)).to(self.attention_dtype)
-            halves = qkv[:, : rotated * dim].view(rows, rotated, 2, dim // 2)
-            turned = halves * both
-            turned[:, :, 0].addcmul_(halves[:, :, 1], sin, value=-1)
-            turned[:, :, 1].addcmul_(halves[:, :, 0], sin)
+            # rotated in float32 (or 64), then attended in the attention's dtype
+            qkv = layer.qkv(layer.norm_in(x)).to(turn.real.dtype)
+            pairs = torch.view_as_complex(qkv[:, : rotated * dim].view(rows, rotated, dim // 2, 2))
+            turned = torch.view_as_real(pairs * turn)
             if self._q_scale is not None:
                 turned[:, :heads].mul_(self._q_scale)
+            turned = turned.to(self.attention_dtype)
             q = turned[:, :heads].view(rows, kv_heads, groups, dim)
-            k = turned[:, heads:].reshape(rows, kv_heads, dim)
-            v = qkv[:, rotated * dim :].view(rows, kv_heads, dim)
+            k = turned[:, heads:].view(rows, kv_heads, dim)
+            v = qkv[:, rotated * dim :].view(rows, kv_heads, dim).to(self.attention_dtype)
             if plan is not None:
                 mixed = attend_tree(q, k, v, cache, i, plan, self.pins)
             else:
-                mixed = attend_chain(q, k, v, cache, i, start, self.pins, first_pass)
+                mixed = attend_chain(q, k, v, cache, i, start, self.pins, fresh)
             # a new tensor at the first layer: the caller's embeddings stay as they are
             x = layer.out(mixed.to(self.dtype)).add_(x)
-            gate_up = layer.gate_up(self._rms(x, layer.norm_mid))
+            gate_up = layer.gate_up(layer.norm_mid(x))
             gate, up = gate_up.chunk(2, dim=-1)
             x.add_(layer.down(F.silu(gate).mul_(up)))
             if i in capture:
                 taps[i] = x.clone()
-        x = self._rms(x, self._norm)
+        x = self._norm(x)
         if -1 in capture:
             taps[-1] = x
         return x
-
-    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
 
 
 def _join(parts: list[tuple[Tensor, dict[int, Tensor]]], taps: dict[int, Tensor]) -> Tensor:

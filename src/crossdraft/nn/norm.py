@@ -1,0 +1,29 @@
+"""RMSNorm over rows at inference. Source: Zhang and Sennrich, arXiv 1910.07467."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class RowNorm:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over rows (S, D), in float32 (float64 for float64 rows).
+
+    On the CPU, torch's own is ten small operators; this is five, with the same result.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D"], eps: float, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.eps, self.fused = dtype, eps, device.type == "cuda"
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        size = weight.shape[0]
+        weight = weight.detach().to(device, dtype, copy=True)
+        # x w sqrt(D) / hypot(|x|, sqrt(D eps)) is the same thing
+        self.weight = weight if self.fused else weight.to(self.wide) * size**0.5
+        self.floor = torch.tensor((size * eps) ** 0.5, dtype=self.wide, device=device)
+
+    def __call__(self, rows: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+        """Normalised rows, of the dtype given at the start."""
+        if self.fused:
+            return F.rms_norm(rows, self.weight.shape, self.weight, self.eps)
+        length = torch.linalg.vector_norm(rows, 2, -1, True, dtype=self.wide)
+        return torch.mul(rows, self.weight).div_(torch.hypot(length, self.floor)).to(self.dtype)
