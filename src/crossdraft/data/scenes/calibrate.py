@@ -62,7 +62,9 @@ def passes(answer: Answer, memory: NGramMemory, width: int = 16) -> int:
     return count
 
 
-def memory_tau(answers: Sequence[Answer], clips: int = 16, width: int = 16, max_n: int = 4, start: int = 1) -> tuple[int, int]:
+def memory_tau(
+    answers: Sequence[Answer], clips: int = 16, width: int = 16, max_n: int = 4, start: int = 1
+) -> tuple[int, int]:
     """(tokens, passes) of answers ``start`` on, each drafted from the ``clips`` answers before it; tau is the ratio."""
     tokens = num_passes = 0
     for i in range(start, len(answers)):

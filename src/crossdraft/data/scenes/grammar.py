@@ -2,7 +2,7 @@
 
 Nothing in the wording is drawn by chance: which phrase is taken depends on the kind, place in the picture, size,
 heading or number of objects, so a model that sees can foretell every word. Sentences are written with marks,
-``[colour:red]``, which become the spans of the words that state facts.
+``[colour7:red]`` (what track 7's colour is), ``[daylight:night]``, which become the spans of the words that state facts.
 
 A clip's facts are those of ``SceneClip.visible_objects`` at the middle of the clip. Each question has a subject (the
 nearest object unless it asks otherwise), which is always the first object that its answer mentions.
@@ -32,7 +32,7 @@ from crossdraft.data.scenes.lexicon import (
     read_fact,
     size_of,
 )
-from crossdraft.data.scenes.world import HEADINGS, KINDS, ObjectState
+from crossdraft.data.scenes.world import HEADINGS, KINDS, SIZE, ObjectState
 
 Span = tuple[int, int, str]
 
@@ -41,9 +41,11 @@ Span = tuple[int, int, str]
 class QA:
     """One question about a clip and its two reference answers.
 
-    facts: category -> value of what ``answer`` states about the question's subject and the clip; categories are
+    facts: category -> value of what the answers state about the question's subject and the clip; categories are
         kind, colour, direction, speed (of the subject), count, daylight, place, signal.
-    fact_spans, event_fact_spans: (start, end, category), characters of the answers that state a fact.
+    fact_spans, event_fact_spans: (start, end, category), characters of the answers that state a fact, of the
+        subject, the clip or a further object.
+    target_states, event_states: which of ``facts`` either answer states; what is said of further objects is not graded.
     """
 
     kind: str
@@ -53,10 +55,12 @@ class QA:
     facts: dict[str, str]
     fact_spans: tuple[Span, ...]
     event_fact_spans: tuple[Span, ...]
+    target_states: frozenset[str]
+    event_states: frozenset[str]
 
-    def stated(self, role: str) -> set[str]:
-        """Categories that the reference answer of ``role`` ("target" or "event") states."""
-        return {c for _, _, c in (self.fact_spans if role == "target" else self.event_fact_spans)}
+    def stated(self, role: str) -> frozenset[str]:
+        """Categories of ``facts`` that the reference answer of ``role`` ("target" or "event") states."""
+        return self.target_states if role == "target" else self.event_states
 
 
 def grade(qa: QA, text: str, role: str = "target") -> dict[str, bool]:
@@ -83,7 +87,7 @@ class View:
         return f"[count:{NUMBERS[len(self.objects)]}]"
 
 
-_MARK = re.compile(r"\[(\w+):([^\]]*)\]")
+_MARK = re.compile(r"\[([a-z]+)(\d*):([^\]]*)\]")
 
 
 def _plain(marked: str) -> tuple[str, tuple[Span, ...]]:
@@ -91,17 +95,25 @@ def _plain(marked: str) -> tuple[str, tuple[Span, ...]]:
     text, spans, last = "", [], 0
     for m in _MARK.finditer(marked):
         text += marked[last : m.start()]
-        spans.append((len(text), len(text) + len(m[2]), m[1]))
-        text += m[2]
+        spans.append((len(text), len(text) + len(m[3]), m[1]))
+        text += m[3]
         last = m.end()
     text += marked[last:]
     text = re.sub(r"(^|[.!?] )([a-z])", lambda m: m[1] + m[2].upper(), text)
     return text, tuple(spans)
 
 
+def _states(marked: str, subject: ObjectState | None) -> frozenset[str]:
+    """Categories whose first mention is about the subject or about the clip as a whole."""
+    first: dict[str, str] = {}
+    for m in _MARK.finditer(marked):
+        first.setdefault(m[1], m[2])
+    return frozenset(c for c, track in first.items() if not track or (subject and track == str(subject.track)))
+
+
 def _a(phrase: str) -> str:
     """Put the right article in front of a marked phrase."""
-    spoken = _MARK.sub(lambda m: m[2], phrase)
+    spoken = _MARK.sub(lambda m: m[3], phrase)
     return ("an " if spoken[0] in "aeiou" else "a ") + phrase
 
 
@@ -109,27 +121,27 @@ def _a(phrase: str) -> str:
 
 
 def _kind(o: ObjectState) -> str:
-    return f"[kind:{o.kind}]"
+    return f"[kind{o.track}:{o.kind}]"
 
 
 def _colour(o: ObjectState) -> str:
-    return f"[colour:{o.colour}]"
+    return f"[colour{o.track}:{o.colour}]"
 
 
 def _verb(o: ObjectState) -> str:
-    return f"[speed:{VERBS[o.kind][o.speed == 'quick'][0]}]"
+    return f"[speed{o.track}:{VERBS[o.kind][o.speed == 'quick'][0]}]"
 
 
 def _participle(o: ObjectState) -> str:
-    return f"[speed:{VERBS[o.kind][o.speed == 'quick'][1]}]"
+    return f"[speed{o.track}:{VERBS[o.kind][o.speed == 'quick'][1]}]"
 
 
 def _adverb(o: ObjectState) -> str:
-    return f"[speed:{ADVERBS[o.speed][o.heading]}]"
+    return f"[speed{o.track}:{ADVERBS[o.speed][o.heading]}]"
 
 
 def _course(o: ObjectState) -> str:
-    return f"[direction:{COURSES[o.heading][o.kind in LIVING]}]"
+    return f"[direction{o.track}:{COURSES[o.heading][o.kind in LIVING]}]"
 
 
 def _where(o: ObjectState) -> str:
@@ -153,7 +165,9 @@ def _beside(o: ObjectState, other: ObjectState) -> str:
     gap = o.cx - other.cx
     if abs(gap) < 8:
         return "straight behind it"
-    return f"{'just' if abs(gap) < 20 else 'well' if abs(gap) < 40 else 'far'} to its {'left' if gap < 0 else 'right'}"
+    return (
+        f"{'just' if abs(gap) < 20 else 'well' if abs(gap) < 40 else 'far'} to its {'left' if gap < 0 else 'right'}"
+    )
 
 
 def _moves(o: ObjectState) -> str:
@@ -161,6 +175,19 @@ def _moves(o: ObjectState) -> str:
     if o.heading in ("left", "towards"):
         return f"{_verb(o)} {_adverb(o)} {_course(o)}"
     return f"{_adverb(o)} {_verb(o)} {_course(o)}"
+
+
+def _room(o: ObjectState) -> str:
+    """A sentence on how much of the picture lies free beside the object."""
+    left, right = o.cx - o.w / 2, SIZE - o.cx - o.w / 2
+    side, gap = ("left", left) if left > right else ("right", right)
+    share = ROOMS[min(int(max(gap, 0.0) / 11), len(ROOMS) - 1)]
+    if o.heading in ("left", "right"):
+        return f"to its {side}, {share} of the picture lies free."
+    return f"it leaves {share} of the picture free on its {side}."
+
+
+ROOMS = ("nothing", "a little", "a quarter", "a third", "nearly half", "over half", "much", "most")
 
 
 def _also(o: ObjectState, before: ObjectState) -> str:
@@ -181,7 +208,7 @@ def _listed(phrases: list[str]) -> str:
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
-PLACE_NAMES = {"city": "[place:city] street", "park": "green [place:park]", "field": "dry [place:field]"}
+PLACE_NAMES = {"city": "[place:city] street", "park": "leafy [place:park]", "field": "dry [place:field]"}
 PLACE_BACKS = {
     "city": "a row of [place:buildings]",
     "park": "a line of round [place:trees]",
@@ -218,7 +245,7 @@ def _scene(v: View) -> tuple[ObjectState, str]:
         f"the most important element is {_a(_thing(o))} that {_moves(o)} {_where(o)}.",
         f"{_a(_sized(o))} stands out: it {_moves(o)}, {_range(o)}.",
     )[_key(o)]
-    others = " ".join(_also(p, o) for p in rest)
+    others = " ".join(_also(p, o) for p in rest) or f"{_room(o)} nothing else is on the move."
     verb = "object moves" if len(v.objects) == 1 else "objects move"
     return o, f"{opening} {others} in all, {v.count} {verb} through {_setting(v)}."
 
@@ -240,7 +267,7 @@ def _nearest(v: View) -> tuple[ObjectState, str]:
         p = v.objects[1]
         third = f"the next nearest is {_a(_thing(p))} {_beside(p, o)}, {_range(p)}, {_participle(p)} {_course(p)}."
     else:
-        third = f"nothing else moves, and {_drift(v)} under {LIGHT_NAMES[v.daylight]} sky."
+        third = f"nothing else moves. {_room(o)}"
     return o, f"{first} {second} {third}"
 
 
@@ -259,13 +286,17 @@ def _count(v: View) -> tuple[ObjectState, str]:
     )[min(many, 4) - 1]
     last = v.objects[-1]
     second = (
-        f"the {_kind(o)} is {_range(o)} and looks {SIZES[size_of(o)]}, while {_drift(v)}."
+        f"the {_kind(o)} is {_range(o)} and looks {SIZES[size_of(o)]} in {_setting(v)}, where {_drift(v)}."
         if many == 1
-        else f"the {_kind(o)} is nearest, {_range(o)}, and the {_kind(last)} is farthest, {_range(last)}."
+        else (
+            f"the nearest is a {SIZES[size_of(o)]} {_kind(o)}, {_range(o)}, {_participle(o)} {_course(o)}.",
+            f"nearest comes the {_kind(o)}, {_range(o)}; the {_kind(last)} is farthest, {_range(last)}.",
+            f"{_range(o)}, the {_kind(o)} {_moves(o)}; the {_kind(last)} is farthest.",
+        )[_key(o) % 3]
     )
     sides = [sum(across(p) < 3 for p in v.objects), sum(across(p) > 3 for p in v.objects)]
     more = "left half" if sides[0] > sides[1] else "right half" if sides[1] > sides[0] else "centre"
-    return o, f"{first} {second} the weight of the traffic lies in the {more} of {_setting(v)}."
+    return o, f"{first} {second} {_room(o)} The {more} is busiest."
 
 
 def _colours(v: View) -> tuple[ObjectState, str]:
@@ -280,30 +311,26 @@ def _colours(v: View) -> tuple[ObjectState, str]:
         rest = "and no other object shows any paint."
     else:
         rest = "followed by " + _listed([f"{_a(_thing(p))} {_where(p)}" for p in row[1:4]]) + "."
-    back = {
-        "city": "the [place:buildings] behind are grey and brown",
-        "park": "the [place:trees] behind keep their leaves",
-        "field": "the [place:hills] behind are pale",
-    }[v.place]
     near = v.objects[0]
     last = f"the {_kind(near)} {_range(near)} has the {'brightest' if near.colour in ('white', 'yellow') else 'deepest'}"
-    return o, f"{first} {rest} {back}, and {last} paint, seen in {LIGHT_NAMES[v.daylight]}."
+    return o, f"{first} {rest} {last} paint before {PLACE_BACKS[v.place]}. {_room(o)}"
 
 
 def _motion(v: View) -> tuple[ObjectState, str]:
     o = v.objects[0]
-    parts = [f"the {_kind(o)} {_where(o)} {_moves(o)}."]
-    for p in v.objects[1:3]:
-        parts.append(
-            f"{_beside(p, o)}, {_range(p)}, a {_kind(p)} {_moves(p)}."
-            if p.heading in ("left", "right")
-            else f"a {SIZES[size_of(p)]} {_kind(p)} {_where(p)} is {_adverb(p)} {_participle(p)} {_course(p)}."
-        )
+    first = (
+        f"the {_kind(o)} {_where(o)} {_moves(o)}.",
+        f"{_where(o)}, a {SIZES[size_of(o)]} {_kind(o)} is {_participle(o)} {_course(o)}.",
+        f"{_range(o)}, {_where(o)}, the {_kind(o)} {_moves(o)}.",
+    )[_key(o) % 3]
+    parts = [first, *(_also(p, o) for p in v.objects[1:3])]
     quick = sum(p.speed == "quick" for p in v.objects)
-    total = "all" if quick == len(v.objects) else "none" if not quick else "some"
-    parts.append(f"{total} of the motion here is in a hurry, and {_drift(v)} at the same time.")
+    total = "everything" if quick == len(v.objects) else "nothing" if not quick else "something"
+    parts.append(f"{total} is in a hurry. {_room(o)}")
+    if len(v.objects) < 3:
+        parts.append(f"{_drift(v)} in {LIGHT_NAMES[v.daylight]}.")
     if len(v.objects) == 1:
-        parts.append(f"it is the only thing in motion, {_range(o)}, and looks {SIZES[size_of(o)]}.")
+        parts.append(f"it is alone, {_range(o)}.")
     return o, " ".join(parts)
 
 
@@ -320,41 +347,56 @@ def _fastest(v: View) -> tuple[ObjectState, str]:
         second = f", {_range(o)}, while {told}."
     else:
         second = f", {_range(o)}, and it looks {SIZES[size_of(o)]}; nothing else moves in {_setting(v)}."
-    return o, f"{first}{second} meanwhile {_drift(v)} behind the {_kind(o)} as the camera pans."
+    more = f" {_drift(v)} as the camera pans." if len(others) < 2 else ""
+    return o, f"{first}{second} {_room(o)}{more}"
+
+
+def _onward(p: ObjectState, q: ObjectState) -> str:
+    """A sentence about ``p``, the next to the right of ``q``; its form follows the heading."""
+    gap = p.cx - q.cx
+    step = (
+        "close to it"
+        if gap < 10
+        else "a bit farther on"
+        if gap < 20
+        else "farther on"
+        if gap < 36
+        else "far from it"
+    )
+    return (
+        f"{step}, {_a(_sized(p))} {_verb(p)} {_course(p)}.",
+        f"{_where(p)} comes {_a(_thing(p))}, {step}, {_participle(p)} {_course(p)}.",
+        f"{_a(_thing(p))} is {step}, {_range(p)}, {_participle(p)} {_course(p)}.",
+        f"{_range(p)}, {step}, there is {_a(_sized(p))} that {_verb(p)} {_course(p)}.",
+    )[HEADINGS.index(p.heading)]
 
 
 def _left_to_right(v: View) -> tuple[ObjectState, str]:
     row = sorted(v.objects, key=lambda p: p.cx)
     o = row[0]
-    parts = [f"{_where(o)} there is {_a(_sized(o))}, {_range(o)}."]
-    for p, q in zip(row[1:4], row[:3], strict=False):
-        gap = p.cx - q.cx
-        step = "close to it" if gap < 12 else "a short way on" if gap < 28 else "much farther on"
-        parts.append(f"{step}, {_where(p)}, comes {_a(_sized(p))}, {_participle(p)} {_course(p)}.")
+    first = (
+        f"{_where(o)} there is {_a(_sized(o))} that {_moves(o)}.",
+        f"{_a(_sized(o))}, {_range(o)}, {_moves(o)} {_where(o)}.",
+        f"we begin {_where(o)}: {_a(_thing(o))}, {_range(o)}, {_moves(o)}.",
+    )[_key(o) % 3]
+    parts = [first, *(_onward(p, q) for p, q in zip(row[1:4], row[:3], strict=False))]
+    if len(row) < 3:
+        free = "left" if row[0].cx > SIZE / 2 else "right" if row[-1].cx < SIZE / 2 else ""
+        parts.append(
+            f"{f'the {free} half is empty' if free else 'both halves are in use'} before {PLACE_BACKS[v.place]}."
+        )
     if len(row) == 1:
-        parts.append(f"it {_moves(o)}, and the rest of the picture shows only {PLACE_BACKS[v.place]}.")
-    free = "left" if row[0].cx > SIZE_MIDDLE else "right" if row[-1].cx < SIZE_MIDDLE else ""
-    parts.append(
-        f"the {free} half stays empty apart from {PLACE_BACKS[v.place]} in {LIGHT_NAMES[v.daylight]}."
-        if free
-        else f"both halves are in use before {PLACE_BACKS[v.place]} in {LIGHT_NAMES[v.daylight]}."
-    )
-    return o, " ".join(parts)
-
-
-SIZE_MIDDLE = 48
+        parts.append(f"{_drift(v)} in {LIGHT_NAMES[v.daylight]}.")
+    return o, " ".join([*parts, _room(row[-1])])
 
 
 def _lights(v: View) -> tuple[ObjectState, str]:
     o = v.objects[0]
-    first = {
-        "day": f"it is [daylight:daytime] and {PLACE_BACKS[v.place]} stands in plain sun.",
-        "night": f"it is [daylight:night] and {PLACE_BACKS[v.place]} can just be made out.",
-    }[v.daylight]
+    first = {"day": "it is [daylight:daytime].", "night": "it is [daylight:night]."}[v.daylight]
     second = {
-        "stop": "the traffic light above tells everybody to [signal:stop].",
-        "go": "the traffic light above lets everybody [signal:go].",
-        "none": "a traffic light is [signal:missing] here.",
+        "stop": "the traffic light says [signal:stop].",
+        "go": "the traffic light says [signal:go].",
+        "none": "a traffic light is [signal:missing].",
     }[v.signal]
     lit = {
         "towards": "its headlights face us",
@@ -362,13 +404,13 @@ def _lights(v: View) -> tuple[ObjectState, str]:
         "left": "we see its left flank",
         "right": "we see its right flank",
     }[o.heading]
-    third = f"the light falls on {_a(_sized(o))} {_where(o)}, {_range(o)}; {lit}."
-    if len(v.objects) > 1:
-        p = v.objects[1]
-        third += f" {_beside(p, o)}, {_a(_thing(p))} is {'easy' if size_of(p) > 1 else 'harder'} to see."
-    else:
-        third += f" nothing else catches the light while {_drift(v)}."
-    return o, f"{first} {second} {third}"
+    third = (
+        f"the light falls on {_a(_sized(o))} {_where(o)}, {_range(o)}; {lit}.",
+        f"{_where(o)}, {_a(_sized(o))} is well lit; {lit}, {_range(o)}.",
+        f"{lit}: {_a(_thing(o))}, {_range(o)} and {_where(o)}.".replace("its", "a", 1),
+    )[_key(o) % 3]
+    rest = " ".join(_also(p, o) for p in v.objects[1:2]) or f"nothing else catches the light while {_drift(v)}."
+    return o, f"{first} {second} {third} {rest} {_room(o)}"
 
 
 def _driver(v: View) -> tuple[ObjectState, str]:
@@ -387,17 +429,14 @@ def _driver(v: View) -> tuple[ObjectState, str]:
     )[range_of(o)]
     second = f"it is {_range(o)}, so {act}."
     others = [p for p in v.objects if p.track != o.track][:2]
-    third = " ".join(
-        f"{'also mind' if p.speed == 'quick' else 'do not forget'} the {_thing(p)} {_where(p)}, {_participle(p)} {_course(p)}."
-        for p in others
-    )
+    third = " ".join(_also(p, o) for p in others)
     rule = {
         "stop": "the traffic light says [signal:stop].",
         "go": "the traffic light says [signal:go].",
         "none": "a traffic light is [signal:missing].",
     }[v.signal]
     extra = "" if others else f"no other road user is near in {_setting(v)}, and {_drift(v)}."
-    return o, f"{first} {second} {third}{extra} {rule}"
+    return o, f"{first} {second} {third}{extra} {_room(o)} {rule}"
 
 
 def _farthest(v: View) -> tuple[ObjectState, str]:
@@ -407,32 +446,28 @@ def _farthest(v: View) -> tuple[ObjectState, str]:
         f"{_range(o)}, {_where(o)}, there is {_a(_sized(o))}, farther than the rest.",
         f"{_a(_sized(o))} {_where(o)} is the farthest object.",
     )[_key(o) % 3]
-    second = f"it {_moves(o)}, {_range(o)}, before {PLACE_BACKS[v.place]}."
+    second = f"it {_moves(o)}, {_range(o)}. {_room(o)}"
     third = (
-        f"the nearest one of all is {_a(_thing(near))} {_beside(near, o).replace('behind', 'before')}."
+        f"{_range(near)}, {_a(_sized(near))} {_moves(near)} {_beside(near, o).replace('behind', 'before')}."
         if len(v.objects) > 1
-        else f"it is alone, so it is the nearest thing as well, and {_drift(v)}."
-    ).replace("nearest one of all", "nearest object")
+        else f"it is alone before {PLACE_BACKS[v.place]}, and {_drift(v)}."
+    )
     return o, f"{first} {second} {third}"
 
 
 def _surroundings(v: View) -> tuple[ObjectState, str]:
     o = v.objects[0]
-    first = {
-        "city": "this is a [place:city] street with grey asphalt and blocks of windows behind it",
-        "park": "this is a [place:park] with green ground and round crowns of leaves behind it",
-        "field": "this is a dry [place:field] with pale earth and low slopes behind it",
-    }[v.place]
-    when = {"day": ", taken in [daylight:daylight].", "night": ", taken in the [daylight:dark]."}[v.daylight]
     verb = "object crosses" if len(v.objects) == 1 else "objects cross"
-    second = f"{v.count} {verb} the view; the {_kind(o)} {_where(o)} is {_range(o)} and {_verb(o)} {_course(o)}."
-    third = (
-        f"a {SIZES[size_of(v.objects[1])]} {_kind(v.objects[1])} can be found {_beside(v.objects[1], o)}, "
-        f"{_range(v.objects[1])}."
-        if len(v.objects) > 1
-        else f"it looks {SIZES[size_of(o)]} against the ground."
-    )
-    return o, f"{first}{when} {second} {third} {_drift(v)} as the camera pans."
+    first = f"this is {_setting(v)}, where {v.count} {verb} the view."
+    second = (
+        f"the {_kind(o)} {_where(o)} is {_range(o)} and {_verb(o)} {_course(o)}.",
+        f"{_where(o)}, {_range(o)}, {_a(_thing(o))} {_verb(o)} {_course(o)}.",
+        f"{_range(o)} a {SIZES[size_of(o)]} {_kind(o)} {_moves(o)}.",
+    )[_key(o) % 3]
+    rest = [_also(p, o) for p in v.objects[1:3]]
+    if len(rest) < 2:
+        rest.append(f"{_drift(v)} as the camera pans.")
+    return o, f"{first} {second} {' '.join(rest)} {_room(o)}"
 
 
 def _next(v: View) -> tuple[ObjectState, str]:
@@ -440,21 +475,27 @@ def _next(v: View) -> tuple[ObjectState, str]:
     quick = o.speed == "quick"
     fate = {
         "left": "will be out of the picture" if o.cx < (50 if quick else 14) else "will be nearer to the left edge",
-        "right": "will be out of the picture" if o.cx > (46 if quick else 82) else "will be nearer to the right edge",
+        "right": "will be out of the picture"
+        if o.cx > (46 if quick else 82)
+        else "will be nearer to the right edge",
         "towards": "will have passed us" if o.bottom > (80 if quick else 96) else "will look larger",
         "away": "will have shrunk to a dot" if o.bottom < (70 if quick else 56) else "will look smaller",
     }[o.heading]
     first = f"the {_thing(o)} {_where(o)} {_moves(o)}, so it {fate} soon."
     parts = [first]
     for p in v.objects[1:3]:
-        parts.append(f"the {_kind(p)} {_beside(p, o)} {_verb(p)} on {_course(p)}, {_range(p)}.")
+        parts.append(
+            f"the {_kind(p)} {_beside(p, o)} {_verb(p)} on {_course(p)}, {_range(p)}."
+            if p.speed == "slow"
+            else f"{_range(p)}, the {_thing(p)} will have left {_where(p)}, {_participle(p)} on {_course(p)}."
+        )
     if len(v.objects) == 1:
         parts.append(f"nothing else will change in this part of {_setting(v)}, for it is alone, {_range(o)}.")
     parts.append(
         {
-            "stop": f"the traffic light orders a [signal:halt], and {_drift(v)}.",
-            "go": f"the traffic light allows us to [signal:proceed], and {_drift(v)}.",
-            "none": f"a traffic light is [signal:absent], and {_drift(v)}.",
+            "stop": f"the traffic light says [signal:halt]. {_room(o)}",
+            "go": f"the traffic light says [signal:proceed]. {_room(o)}",
+            "none": f"a traffic light is [signal:absent]. {_room(o)}",
         }[v.signal]
     )
     return o, " ".join(parts)
@@ -468,7 +509,7 @@ def _third(o: ObjectState) -> str:
 
 
 def _event_course(o: ObjectState) -> str:
-    return f"[direction:{EVENT_COURSES[o.heading]}]"
+    return f"[direction{o.track}:{EVENT_COURSES[o.heading]}]"
 
 
 def _event_kind(o: ObjectState) -> str:
@@ -476,7 +517,7 @@ def _event_kind(o: ObjectState) -> str:
 
 
 def _pace(o: ObjectState) -> str:
-    return f"[speed:{EVENT_PACES[o.speed]}] velocity"
+    return f"[speed{o.track}:{EVENT_PACES[o.speed]}] velocity"
 
 
 def _edge(o: ObjectState) -> str:
@@ -495,7 +536,7 @@ def _report(o: ObjectState) -> str:
 def _event_voice(v: View, subject: ObjectState, question: str) -> str:
     others = [p for p in v.objects if p.track != subject.track][:2]
     band = EVENT_BANDS[range_of(subject)]
-    parts = [f"sensor activity peaks in the {band} rows. {_report(subject)}."]
+    parts = [f"most sensor activity is found in the {band} rows. {_report(subject)}."]
     if question in ("nearest", "scene", "colours", "left_to_right", "driver", "farthest", "lights", "next"):
         parts.append(f"its tint might be {_colour(subject)}.")
     if question in ("count", "scene", "surroundings", "motion"):
@@ -528,10 +569,15 @@ QUESTIONS: dict[str, tuple[str, Callable[[View], tuple[ObjectState, str]]]] = {
 }
 
 
-def _facts(v: View, subject: ObjectState | None, stated: set[str]) -> dict[str, str]:
+def _facts(v: View, subject: ObjectState | None, stated: frozenset[str]) -> dict[str, str]:
     known = {"count": str(len(v.objects)), "daylight": v.daylight, "place": v.place, "signal": v.signal}
     if subject is not None:
-        known |= {"kind": subject.kind, "colour": subject.colour, "direction": subject.heading, "speed": subject.speed}
+        known |= {
+            "kind": subject.kind,
+            "colour": subject.colour,
+            "direction": subject.heading,
+            "speed": subject.speed,
+        }
     return {c: known[c] for c in sorted(stated)}
 
 
@@ -554,6 +600,7 @@ def questions(v: View) -> list[QA]:
             )
         text, spans = _plain(" ".join(marked.split()))
         event_text, event_spans = _plain(" ".join(event_marked.split()))
-        facts = _facts(v, subject, {c for *_, c in (*spans, *event_spans)})
-        out.append(QA(kind, question, text, event_text, facts, spans, event_spans))
+        states, event_states = _states(marked, subject), _states(event_marked, subject)
+        facts = _facts(v, subject, states | event_states)
+        out.append(QA(kind, question, text, event_text, facts, spans, event_spans, states, event_states))
     return out

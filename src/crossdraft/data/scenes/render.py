@@ -280,7 +280,9 @@ def _background(panorama: np.ndarray, era: Era, times_s: np.ndarray) -> np.ndarr
     return frames
 
 
-def _paint_signal(canvas: np.ndarray, era: Era, world: World, times_s: np.ndarray, weights: np.ndarray | None) -> None:
+def _paint_signal(
+    canvas: np.ndarray, era: Era, world: World, times_s: np.ndarray, weights: np.ndarray | None
+) -> None:
     """A traffic light that hangs into the picture; ``weights`` turns its colours into luminance."""
     if era.signal_side == "none":
         return
