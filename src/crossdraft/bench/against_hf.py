@@ -15,7 +15,7 @@ from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.prompt import Prompt
 
 # the shape of SmolLM2-135M
-TEXT_CONFIG = {
+TEXT_CONFIG: dict[str, Any] = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
     "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 2048,
     "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
@@ -98,7 +98,9 @@ def write_text_checkpoint(folder: Path, seed: int = 0) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    LlamaForCausalLM(LlamaConfig(**TEXT_CONFIG)).to(torch.bfloat16).save_pretrained(folder)
+    config: Any = LlamaConfig(**TEXT_CONFIG)
+    model: Any = LlamaForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
@@ -115,6 +117,31 @@ def write_text_checkpoint(folder: Path, seed: int = 0) -> Path:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def video_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
+    """A Video-LLaVA checkpoint: transformers gets our ids and pixels of the same frames."""
+    from transformers import VideoLlavaForConditionalGeneration
+
+    assert prompt.video is not None
+    model = VideoLlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    target: Any = bench.target
+    media = model.config.video_token_index
+    ids = [media if token < 0 else token for token in target.encode(prompt).tokens]
+    pixels = target.preprocess(list(prompt.video.frames)).unsqueeze(0).to(dtype)
+    inputs = {"input_ids": torch.tensor([ids]), "pixel_values_videos": pixels}
+    return Race(f"video ({bench.target.name})", bench, prompt, continuation(model, inputs))
+
+
+def text_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
+    """A text-only checkpoint: transformers gets our ids."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    target: Any = bench.target
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    inputs = {"input_ids": torch.tensor([target.encode(prompt).tokens])}
+    return Race(f"text-only Llama, {size:.0f}M", bench, prompt, continuation(model, inputs))
 
 
 def continuation(model: Any, inputs: dict[str, Any]) -> Callable[[int], list[int]]:

@@ -55,14 +55,14 @@ def _steps(plain: Generation, at: int) -> Sequence[float]:
 def attention_ms(engine: Engine, length: int, repeats: int = 50) -> float:
     """Milliseconds of the attention of one row behind ``length`` cached positions, over all layers."""
     cfg = engine.config
-    cache = engine.new_cache(length + engine.pins.min_rows)
-    shape = (engine.pins.min_rows, cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim)
-    q = torch.randn(shape).to(engine.device, engine.dtype)
-    k, v = torch.randn(2, shape[0], cfg.num_kv_heads, cfg.head_dim).to(engine.device, engine.dtype)
+    cache = engine.new_cache(length + 1)
+    place = cache.keys
+    q = torch.randn(1, cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim).to(place)
+    k, v = torch.randn(2, 1, cfg.num_kv_heads, cfg.head_dim).to(place)
 
     @torch.inference_mode()
     def layers() -> None:
         for layer in range(cfg.num_layers):
-            attend_chain(q, k, v, cache, layer, length, engine.pins, engine.score_scale, False)
+            attend_chain(q, k, v, cache, layer, length, engine.pins, first_pass=False)
 
     return median_ms(layers, repeats)

@@ -31,14 +31,16 @@ def silent(what: str, done: int, total: int) -> None:
 class MakeDrafter(Protocol):
     """Makes a drafter of the catalogue for this pair; each call gives a new one with nothing remembered."""
 
-    def __call__(self, name: str, costs: CostCurve | None = None) -> Drafter:
+    def __call__(self, name: str, costs: CostCurve | None = None, /) -> Drafter:
         """SettingError for an unknown name."""
         ...
 
 
 @dataclass(frozen=True)
 class Flat:
-    """A cost curve on which width is free: drafts become as long as their method can make them."""
+    """A cost curve on which width and drafting are free: drafts become as long as their method can make them."""
+
+    event_token_ms = 0.0
 
     def pass_ms(self, rows: int) -> float:
         """The same for every width."""
@@ -107,22 +109,13 @@ class _CappedSession(_Wrapped):
         return self.inner.propose(min(room, self.width - 1))
 
 
-@dataclass(frozen=True)
 class Capped:
     """A drafter whose passes are at most ``width`` rows wide (the root is one of them)."""
 
-    inner: Drafter
-    width: int
-
-    @property
-    def name(self) -> str:
-        """The inner drafter's."""
-        return self.inner.name
-
-    @property
-    def needs(self) -> Needs:
-        """The inner drafter's."""
-        return self.inner.needs
+    def __init__(self, inner: Drafter, width: int) -> None:
+        self.inner, self.width = inner, width
+        self.name: str = inner.name
+        self.needs: Needs = inner.needs
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> DraftSession:
         """The inner drafter's session behind the cap."""
@@ -152,7 +145,7 @@ class _ScriptedSession:
         pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scripted:
     """Knows the answer and misspells every ``wrong_every``-th token: passes of exactly ``width`` rows, whatever the
     machine's costs, of which long stretches are accepted. A test instrument, not a method."""

@@ -30,15 +30,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen measurements; exit code 1 when one of them shows a difference that must not be."""
-    from crossdraft import build
+    from crossdraft.build import set_threads
     from crossdraft.core.provenance import provenance
     from crossdraft.core.records import write_record
+    from crossdraft.runs import run_bench
 
-    build.set_threads(args.threads)
+    set_threads(args.threads)
     good = True
     for name in BENCHES if args.which == "all" else (args.which,):
         with output.progress(args.json) as report:
-            body = build.run_bench(name, quick=args.quick, video=args.video, events=args.events, report=report)
+            body = run_bench(name, quick=args.quick, video=args.video, events=args.events, report=report)
         good = good and bool(body.get("passed", True))
         if args.out:
             path = write_record(

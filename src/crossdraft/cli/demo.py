@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo, print its table, write its rows."""
     if args.clips < 1:
         raise SettingError(f"--clips is {args.clips}, must be 1 or more")
-    from crossdraft import build
+    from crossdraft.runs import run_demo
 
     with output.progress(args.json == "-") as report:
-        result = build.run_demo(
+        result = run_demo(
             clips=args.clips, max_new_tokens=args.max_new_tokens, seed=args.seed, dtype=args.dtype,
             threads=args.threads, report=report,
         )  # fmt: skip

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         report_of = request.audit(answer)
         body["audit"] = {"passed": report_of.passed, "verdict": report_of.verdict}
     if memory_file:
-        build.save_memory(memory, memory_file)
+        memory.save(memory_file)
     if args.record:
         build.save_generation(args.record, answer, {"prompt": args.prompt, "sampling": vars(sampling), **body})
     if args.json:

@@ -175,7 +175,7 @@ class _NpzColumn:
     def chunks(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Values start..stop in order; decompresses and drops what lies before."""
         at = 0
-        while at < stop:
+        while at < min(stop, self.length):
             count = min(CHUNK_EVENTS, self.length - at)
             data = self.file.read(count * self.dtype.itemsize)
             if len(data) < count * self.dtype.itemsize:

@@ -1,0 +1,493 @@
+"""Composition root: the one place that turns names into objects and checks that they fit together."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from crossdraft.bench.profile import LatencyProfile, cached, measure
+from crossdraft.bench.verdict import rounds_of
+from crossdraft.bench.workbench import Report, Workbench, silent
+from crossdraft.core.clock import Clock
+from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.prompt import EventStream, Prompt, VideoFrames
+from crossdraft.core.protocols import VLM, CostCurve, Drafter, Rule
+from crossdraft.core.provenance import bf16_unit, provenance
+from crossdraft.core.records import write_record
+from crossdraft.core.registry import find
+from crossdraft.core.types import Generation, Limits, Sampling
+from crossdraft.data.align import align, load_aligned
+from crossdraft.data.events import load_events, make_stream, parse_sensor_size
+from crossdraft.data.video import read_image, read_image_folder, read_video
+from crossdraft.decode.audit import AuditReport, audit
+from crossdraft.decode.loop import generate as run_loop
+from crossdraft.decode.window import WindowPlan, choose
+from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.constant import OpeningBook
+from crossdraft.drafters.memory import StreamMemory
+from crossdraft.models import load_vlm
+from crossdraft.verify import rule_for
+
+NANO = "nano"
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+EVENT_DRAFTERS = ("cross_modal",)
+
+# vocabularies of one family differ by a handful of added special tokens at most
+MAX_ADDED_TOKENS = 128
+PROBE = "A red car moves quickly to the left; 2 people wait. <x> [Y] 0.75 km/h, naïve\n\tindeed?"
+
+_sources: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_profiles: WeakKeyDictionary[Any, LatencyProfile] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shall be loaded, checked as far as that is possible without weights."""
+
+    target: str
+    event_model: str | None
+    drafter: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A target and, perhaps, an event model that speaks the same tokens."""
+
+    target: VLM
+    event_model: VLM | None
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def load_target(
+    ref: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    family: str | None = None,
+) -> VLM:
+    """Load the video model that shall answer.
+
+    ref: a checkpoint folder (config.json, safetensors, tokenizer), a hub id, or "nano", the built-in one.
+    dtype: "auto" (bfloat16 where the hardware has it, else float32), "bfloat16", "float32" or "float64".
+    threads: CPU threads of the whole process; None leaves them alone.
+    Raises CheckpointError for a checkpoint that cannot be used and SettingError for a dtype or device not there.
+    """
+    return _load(ref, "target", dtype, device, threads, family)
+
+
+def load_event_model(
+    ref: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    family: str | None = None,
+) -> VLM:
+    """Load the event model that may draft; arguments and errors as ``load_target``."""
+    return _load(ref, "event", dtype, device, threads, family)
+
+
+def _load(ref: str | Path, role: str, dtype: str, device: str, threads: int | None, family: str | None) -> VLM:
+    set_threads(threads)
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    model: VLM = load_vlm(resolve(ref, role), dtype=kind, device=place, family=family)
+    _sources[model] = {"ref": str(ref), "dtype": str(kind), "device": place, "config": _config_text(ref, role)}
+    return model
+
+
+def resolve(ref: str | Path, role: str) -> str | Path:
+    """The folder of the built-in model for ``role`` ("target" or "event") when ``ref`` is "nano", else ``ref``."""
+    if str(ref) != NANO:
+        return ref
+    from crossdraft.models.nano import nano_dir
+
+    return nano_dir("target" if role == "target" else "event")
+
+
+def pick_device(device: str) -> str:
+    """ "auto" becomes cuda where there is one. SettingError for a device that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise SettingError(f"unknown device '{device}'; choose auto, cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingError(f"device '{device}' is not there: no CUDA device was found; use --device cpu")
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """ "auto" becomes bfloat16 where the hardware has it, else float32. SettingError if it is not offered."""
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else bool(bf16_unit())
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in DTYPES:
+        raise SettingError(f"dtype '{dtype}' is not available on {device}; choose auto, {', '.join(DTYPES)}")
+    if dtype == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        raise SettingError("dtype 'bfloat16' is not available on this CUDA device; use --dtype float32")
+    return DTYPES[dtype]
+
+
+def set_threads(threads: int | None) -> None:
+    """CPU threads of the process; None leaves them alone. SettingError below 1."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise SettingError(f"threads is {threads}, must be 1 or more")
+    torch.set_num_threads(threads)
+
+
+def _config_text(ref: str | Path, role: str) -> str:
+    path = Path(resolve(ref, role)) / "config.json"
+    return path.read_text() if path.is_file() else ""
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------
+
+
+def plan_pair(
+    target: str, event_model: str | None = None, drafter: str | None = None, prompt: Prompt | None = None
+) -> Plan:
+    """Decide what to load and refuse what cannot work before any weight is read.
+
+    event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
+    drafter: "auto" takes memory for a stream and prompt lookup otherwise.
+    Raises SettingError for an unknown drafter, for a drafter without what it needs, for vocabularies that differ.
+    """
+    if event_model is None:
+        event_model = NANO if target == NANO else "none"
+    chosen = None if event_model == "none" else event_model
+    if drafter == "auto":
+        drafter = default_drafter(prompt)
+    if drafter is not None:
+        find("drafter", dict.fromkeys(DRAFTERS, "builtins:object"), drafter)
+    if drafter in EVENT_DRAFTERS:
+        if chosen is None:
+            raise SettingError(f"drafter '{drafter}' needs an event model; give one with --event-model")
+        if prompt is not None and prompt.events is None:
+            raise SettingError(f"drafter '{drafter}' needs an event recording; give one with --events")
+    if drafter is not None and drafter not in EVENT_DRAFTERS:
+        chosen = None  # nobody would use it
+    plan = Plan(str(target), chosen, drafter or "none")
+    if chosen is not None:
+        sizes = [_vocab_size(_config_text(ref, role)) for ref, role in ((target, "target"), (chosen, "event"))]
+        if None not in sizes and abs(sizes[0] - sizes[1]) > MAX_ADDED_TOKENS:  # type: ignore[operator]
+            raise _mismatch(f"{sizes[0]} tokens against {sizes[1]}")
+    return plan
+
+
+def default_drafter(prompt: Prompt | None) -> str:
+    """memory for a clip of a stream, else prompt lookup: what costs next to nothing."""
+    return "memory" if prompt is not None and prompt.stream_id is not None else "ngram"
+
+
+def load_pair(plan: Plan, *, dtype: str = "auto", device: str = "auto", threads: int | None = None) -> Pair:
+    """Load what ``plan`` names. SettingError when the two do not speak the same tokens."""
+    target = load_target(plan.target, dtype=dtype, device=device, threads=threads)
+    if plan.event_model is None:
+        return Pair(target, None)
+    event_model = load_event_model(plan.event_model, dtype=dtype, device=device, threads=threads)
+    check_vocabulary(target, event_model)
+    return Pair(target, event_model)
+
+
+def check_vocabulary(target: VLM, event_model: VLM) -> None:
+    """SettingError unless both models cut text into the same ids; a drafted id must mean the same to the target."""
+    ours, theirs = target.tokenizer.encode(PROBE), event_model.tokenizer.encode(PROBE)
+    if ours != theirs or abs(target.vocab_size - event_model.vocab_size) > MAX_ADDED_TOKENS:
+        raise _mismatch(f"'{target.name}' and '{event_model.name}' cut the same text into other ids")
+
+
+def _mismatch(what: str) -> SettingError:
+    return SettingError(
+        f"vocabulary mismatch between target and event model: {what}; "
+        "choose an event model of the target's language model family, or --event-model none"
+    )
+
+
+def _vocab_size(config: str) -> int | None:
+    try:
+        body = json.loads(config)
+    except ValueError:
+        return None
+    size = body.get("vocab_size") or body.get("text_config", {}).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------
+
+
+def make_prompt(
+    question: str,
+    *,
+    video: str | Path | VideoFrames | None = None,
+    image: str | Path | None = None,
+    events: str | Path | EventStream | None = None,
+    sensor: str | tuple[int, int] | None = None,
+    event_offset_us: int | None = None,
+    stream_id: str | None = None,
+    history: Sequence[tuple[str, str]] = (),
+) -> Prompt:
+    """Read what the user gave into one request, events on the video's clock and cut to its span.
+
+    image: a picture, or a folder of pictures in time order. sensor: "640x480" or (640, 480), for recordings that do
+    not carry it. event_offset_us: added to event times; None: the rule of ``data.align``.
+    Raises DataError for anything that cannot be read, and when events and video do not overlap.
+    """
+    if video is not None and image is not None:
+        raise DataError("give a video or an image, not both")
+    frames = _frames(video, image)
+    size = parse_sensor_size(sensor) if isinstance(sensor, str) else sensor
+    if events is None:
+        seen = None
+    elif isinstance(events, EventStream):
+        seen = align(frames, events, event_offset_us) if frames is not None else events
+    elif frames is not None:
+        seen = load_aligned(events, frames, size, event_offset_us)
+    else:
+        seen = load_events(events, size)
+    return Prompt(question, frames, seen, stream_id, tuple(history))
+
+
+def _frames(video: str | Path | VideoFrames | None, image: str | Path | None) -> VideoFrames | None:
+    if isinstance(video, VideoFrames):
+        return video
+    if video is not None:
+        return read_video(video)
+    if image is not None:
+        return read_image_folder(image) if Path(image).is_dir() else read_image(image)
+    return None
+
+
+# --- costs -------------------------------------------------------------------------------------------------------
+
+
+def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Report = silent) -> LatencyProfile:
+    """What passes of this pair cost here: kept from an earlier run, else measured now on ``prompt`` and kept."""
+    known = _profiles.get(pair.target)
+    if known is not None and not refresh and (pair.event_model is None or known.event_token_ms is not None):
+        return known
+    sources = {role: _sources.get(model) for role, model in (("target", pair.target), ("event", pair.event_model))}
+    identity = {
+        **{role: source if source is not None else "none" for role, source in sources.items()},
+        "threads": torch.get_num_threads(),
+    }
+    device = (sources["target"] or {}).get("device", "cpu")
+    if sources["target"] is None:  # made by hand: nothing names it, so nothing is kept
+        profile = measure(pair.target, pair.event_model, prompt, device=device, report=report)
+    else:
+        profile = cached(
+            identity, lambda: measure(pair.target, pair.event_model, prompt, device=device, report=report), refresh
+        )
+    _profiles[pair.target] = profile
+    return profile
+
+
+def profile_pair(pair: Pair, *, refresh: bool = False, report: Report = silent) -> LatencyProfile:
+    """``costs_for`` on a made-up second of noise: eight frames and 20,000 events, whatever the pair looks at."""
+    rng = np.random.default_rng(0)
+    times = np.arange(8, dtype=np.int64) * 125_000
+    frames = VideoFrames(rng.integers(0, 256, (8, 240, 320, 3), dtype=np.uint8), times, "noise")
+    count = 20_000
+    events = make_stream(
+        rng.integers(0, 320, count), rng.integers(0, 240, count), np.sort(rng.integers(0, 1_000_000, count)),
+        rng.integers(0, 2, count), (320, 240), "noise",
+    )  # fmt: skip
+    prompt = Prompt("What are the key elements in this scene?", frames, events)
+    try:
+        pair.target.encode(prompt)
+    except DataError:  # a text-only target
+        prompt = replace(prompt, video=None)
+    return costs_for(pair, prompt, refresh=refresh, report=report)
+
+
+# --- drafters ---------------------------------------------------------------------------------------------------
+
+
+def make_drafter(
+    name: str,
+    *,
+    target: VLM,
+    event_model: VLM | None = None,
+    memory: StreamMemory | None = None,
+    costs: CostCurve | None = None,
+) -> Drafter:
+    """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
+
+    memory: for "memory"; None makes an empty one. costs: of the target's passes; None takes what was measured for
+    the pair, or measures it now. Raises SettingError for an unknown name and when the event model is missing or of
+    another vocabulary.
+    """
+    kind = find("drafter", DRAFTERS, name)
+    if name == "none":
+        plain: Drafter = kind()
+        return plain
+    if name in EVENT_DRAFTERS and event_model is None:
+        raise SettingError(f"drafter '{name}' needs an event model; give one with --event-model")
+    if costs is None:
+        costs = profile_pair(Pair(target, event_model))
+    settings: dict[str, Any] = {"costs": costs}
+    if name == "memory":
+        settings["memory"] = memory if memory is not None else StreamMemory()
+    elif name == "constant":
+        settings["book"] = OpeningBook()
+    elif name == "cross_modal":
+        assert event_model is not None
+        check_vocabulary(target, event_model)
+        # half of its context is plenty for an answer, and leaves the other half to the prompt
+        room = min(512, event_model.max_positions // 2)
+        settings |= {
+            "event_model": event_model, "token_ms": getattr(costs, "event_token_ms", None), "room": room,
+        }  # fmt: skip
+    made: Drafter = kind(**settings)
+    return made
+
+
+def open_memory(path: str | Path | None) -> StreamMemory:
+    """The streams' memory kept under ``path``, an empty one where there is none yet. DataError if it is damaged."""
+    if path is None or not Path(path).exists():
+        return StreamMemory()
+    return StreamMemory.load(path)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt for one target with everything that decides the answer; drafters change only how long it takes."""
+
+    target: VLM
+    prompt: Prompt
+    rule: Rule
+    limits: Limits
+    window: WindowPlan
+
+    def answer(
+        self,
+        drafter: Drafter,
+        on_tokens: Callable[[tuple[int, ...]], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Generation:
+        """Answer with the help of ``drafter``. Raises what the models raise."""
+        return run_loop(
+            self.target, drafter, self.prompt, rule=self.rule, limits=self.limits, window=self.window,
+            clock=_clock(self.target), on_tokens=on_tokens, cancel=cancel,
+        )  # fmt: skip
+
+    def warm_up(self) -> None:
+        """A short plain answer that nobody times: the first run pays for pages and kernels that later ones find."""
+        short = replace(self.limits, max_new_tokens=min(8, self.limits.max_new_tokens))
+        replace(self, limits=short, window=choose("off")).answer(make_drafter("none", target=self.target))
+
+    def audit(self, answer: Generation) -> AuditReport:
+        """Re-score a greedy ``answer`` through fresh passes. SettingError for a sampled one."""
+        if self.rule.name != "greedy":
+            raise SettingError(
+                "an audit re-scores greedy answers; a sampled one is meant to differ from the argmax"
+            )
+        return audit(self.target, self.prompt, answer)
+
+
+def make_request(
+    target: VLM,
+    prompt: Prompt,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    window: str = "auto",
+    costs: LatencyProfile | None = None,
+) -> Request:
+    """Settle rule, limits and window. SettingError for settings that cannot work."""
+    limits = Limits(max_new_tokens=max_new_tokens, eos_token_ids=tuple(target.eos_token_ids), stop=tuple(stop))
+    return Request(target, prompt, rule_for(sampling), limits, choose(window, costs))
+
+
+def generate(
+    target: VLM,
+    question: str,
+    *,
+    video: str | Path | VideoFrames | None = None,
+    image: str | Path | None = None,
+    events: str | Path | EventStream | None = None,
+    sensor: str | tuple[int, int] | None = None,
+    event_offset_us: int | None = None,
+    event_model: VLM | None = None,
+    drafter: str | Drafter = "auto",
+    memory: StreamMemory | None = None,
+    stream_id: str | None = None,
+    history: Sequence[tuple[str, str]] = (),
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    window: str = "auto",
+    on_tokens: Callable[[tuple[int, ...]], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Generation:
+    """The target's own answer to ``question``, token for token, with the help of a drafter.
+
+    drafter: a name of ``crossdraft list``, or one made by ``make_drafter``, which keeps what it learned.
+    "auto": memory where a ``stream_id`` is given, else prompt lookup. memory: of the streams, see ``open_memory``.
+    The first call measures the pair's passes (a second or so for small models) and keeps that on disk.
+    Raises DataError, SettingError; see ``make_prompt`` for the other arguments.
+    """
+    prompt = make_prompt(
+        question, video=video, image=image, events=events, sensor=sensor, event_offset_us=event_offset_us,
+        stream_id=stream_id, history=history,
+    )  # fmt: skip
+    if event_model is not None:
+        check_vocabulary(target, event_model)
+    costs = costs_for(Pair(target, event_model), prompt)
+    if isinstance(drafter, str):
+        name = default_drafter(prompt) if drafter == "auto" else drafter
+        drafter = make_drafter(name, target=target, event_model=event_model, memory=memory, costs=costs)
+    if drafter.needs.events and prompt.events is None:
+        raise SettingError(f"drafter '{drafter.name}' needs an event recording; give one as events")
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    request = make_request(
+        target, prompt, sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, window=window, costs=costs
+    )
+    return request.answer(drafter, on_tokens, cancel)
+
+
+def save_generation(path: str | Path, answer: Generation, settings: dict[str, Any]) -> Path:
+    """Save an answer with its rounds, ``settings`` and provenance as a record. CrossdraftError if it cannot be."""
+    return write_record(path, "generation", {**settings, "rounds": rounds_of(answer), "provenance": provenance()})
+
+
+def _clock(target: VLM) -> Clock:
+    on_gpu = _sources.get(target, {}).get("device", "cpu").startswith("cuda")
+    return Clock(sync=torch.cuda.synchronize if on_gpu else None)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------
+
+
+def workbench(pair: Pair, prompt: Prompt, *, window: str = "auto", report: Report = silent) -> Workbench:
+    """The pair, ready to be measured; its costs are measured first where no earlier run kept them."""
+    costs = costs_for(pair, prompt, report=report)
+
+    def new_drafter(name: str, curve: CostCurve | None = None) -> Drafter:
+        return make_drafter(name, target=pair.target, event_model=pair.event_model, costs=curve or costs)
+
+    def new_rule(temperature: float, seed: int) -> Rule:
+        return rule_for(Sampling(temperature=temperature, seed=seed))
+
+    return Workbench(pair.target, pair.event_model, new_drafter, new_rule, costs, choose(window, costs))
+
+
+def load_nano(*, dtype: str = "auto", threads: int | None = None) -> Pair:
+    """The built-in pair on the CPU."""
+    return load_pair(Plan(NANO, NANO, "cross_modal"), dtype=dtype, device="cpu", threads=threads)

