@@ -108,7 +108,12 @@ class Engine:
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
         if self_test:
-            self.pins, self.exactness = pin(self)
+            self.run_self_test()
+
+    def run_self_test(self) -> None:
+        """Find the pins of this machine and thread count; called at load, and worth calling after a change of
+        either. Caches made before must not be used after."""
+        self.pins, self.exactness = pin(self)
 
     def linears(self) -> list[PackedLinear]:
         """All linears, the head last."""
