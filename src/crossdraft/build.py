@@ -273,20 +273,19 @@ def _frames(video: str | Path | VideoFrames | None, image: str | Path | None) ->
 def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Report = silent) -> LatencyProfile:
     """What passes of this pair cost here: kept from an earlier run, else measured now on ``prompt`` and kept."""
     known = _profiles.get(pair.target)
-    if known is not None and not refresh and (pair.event_model is None or known.event_token_ms is not None):
+    event_model = pair.event_model if prompt.events is not None else None
+    if known is not None and not refresh and (event_model is None or known.event_token_ms is not None):
         return known
-    sources = {role: _sources.get(model) for role, model in (("target", pair.target), ("event", pair.event_model))}
-    identity = {
-        **{role: source if source is not None else "none" for role, source in sources.items()},
-        "threads": torch.get_num_threads(),
-    }
+    models = {"target": pair.target, "event": event_model}
+    sources = {role: _sources.get(model) if model is not None else None for role, model in models.items()}
+    identity = {**sources, "threads": torch.get_num_threads()}
     device = (sources["target"] or {}).get("device", "cpu")
-    if sources["target"] is None:  # made by hand: nothing names it, so nothing is kept
-        profile = measure(pair.target, pair.event_model, prompt, device=device, report=report)
-    else:
-        profile = cached(
-            identity, lambda: measure(pair.target, pair.event_model, prompt, device=device, report=report), refresh
-        )
+
+    def run() -> LatencyProfile:
+        return measure(pair.target, event_model, prompt, device=device, report=report)
+
+    # a target made by hand has no name, so nothing is kept of it
+    profile = run() if sources["target"] is None else cached(identity, run, refresh)
     _profiles[pair.target] = profile
     return profile
 

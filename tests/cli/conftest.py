@@ -1,11 +1,17 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from crossdraft.cli.main import main
+from crossdraft.models import own_memory, save_parts
+from crossdraft.models.eventgpt import EventGPTParts
+from crossdraft.models.video_llava import VideoLlavaParts
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,3 +67,62 @@ def write_events(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": 28, "patch_size": 14, "model_type": "clip_vision_model",
+}  # fmt: skip
+TEXT = {
+    "vocab_size": 262, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 768,
+    "rms_norm_eps": 1e-6, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SPECIAL = ["<unk>", "<s>", "</s>", "<image>", "<video>", "<pad>"]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Bytes, and Llama's special tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*SPECIAL, *letters])}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(SPECIAL)
+    inner.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names})
+    )
+
+
+def write_checkpoint(folder: Path, kind: str, **text: int) -> Path:
+    """A tiny random Video-LLaVA ("target") or EventGPT ("event") in its real format."""
+    torch.manual_seed(0)
+    if kind == "target":
+        config = {
+            "model_type": "video_llava", "vision_config": VISION, "text_config": {**TEXT, **text},
+            "image_token_index": 3, "video_token_index": 4, "image_seq_length": 4, "video_seq_length": 40,
+            "projector_hidden_act": "gelu", "vision_feature_layer": -2,
+        }  # fmt: skip
+        parts = own_memory(VideoLlavaParts(config))
+    else:
+        config = {
+            "model_type": "EventChat_llama", "vision_config": VISION, "event_feature_adaptor": True,
+            **{**TEXT, **text},
+        }  # fmt: skip
+        parts = own_memory(EventGPTParts(config))
+    folder.mkdir(parents=True)
+    with torch.no_grad():
+        for p in parts.parameters():
+            if p.ndim > 1:
+                p.copy_(torch.randn_like(p) * p.shape[-1] ** -0.5)
+    save_parts(parts, folder, torch.float32)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a tiny target and a tiny event model that speak the same tokens."""
+    root = tmp_path_factory.mktemp("pair")
+    return write_checkpoint(root / "target", "target"), write_checkpoint(root / "event", "event")
