@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from crossdraft.data.scenes.stream import Stream
 
@@ -65,7 +66,7 @@ def passes(answer: Answer, memory: NGramMemory, width: int = 16) -> int:
 def memory_tau(
     answers: Sequence[Answer], clips: int = 16, width: int = 16, max_n: int = 4, start: int = 1
 ) -> tuple[int, int]:
-    """(tokens, passes) of answers ``start`` on, each drafted from the ``clips`` answers before it; tau is the ratio."""
+    """(tokens, passes) of answers ``start`` on, each drafted from the ``clips`` before it."""
     tokens = num_passes = 0
     for i in range(start, len(answers)):
         memory = NGramMemory(max_n)
@@ -78,7 +79,7 @@ def memory_tau(
 
 def repeats(answers: Sequence[Answer]) -> tuple[int, int]:
     """(answers equal to the one before, neighbouring pairs)."""
-    return sum(list(a) == list(b) for a, b in zip(answers, answers[1:], strict=False)), max(len(answers) - 1, 0)
+    return sum(list(a) == list(b) for a, b in pairwise(answers)), max(len(answers) - 1, 0)
 
 
 @dataclass(frozen=True)

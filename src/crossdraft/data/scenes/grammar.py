@@ -1,11 +1,11 @@
 """Questions and answers about a clip: what is true comes from the world, how it is said follows from what is seen.
 
 Nothing in the wording is drawn by chance: which phrase is taken depends on the kind, place in the picture, size,
-heading or number of objects, so a model that sees can foretell every word. Sentences are written with marks,
-``[colour7:red]`` (what track 7's colour is), ``[daylight:night]``, which become the spans of the words that state facts.
+heading or number of objects, so a model that sees can foretell every word. Sentences are written with marks;
+``[colour7:red]`` (track 7 is red) and ``[daylight:night]`` become the spans of the words that state facts.
 
-A clip's facts are those of ``SceneClip.visible_objects`` at the middle of the clip. Each question has a subject (the
-nearest object unless it asks otherwise), which is always the first object that its answer mentions.
+A clip's facts are those of ``SceneClip.visible_objects`` at the middle of the clip. Each question has a subject
+(the nearest object unless it asks otherwise), which is always the first object that its answer mentions.
 """
 
 import re
@@ -45,7 +45,8 @@ class QA:
         kind, colour, direction, speed (of the subject), count, daylight, place, signal.
     fact_spans, event_fact_spans: (start, end, category), characters of the answers that state a fact, of the
         subject, the clip or a further object.
-    target_states, event_states: which of ``facts`` either answer states; what is said of further objects is not graded.
+    target_states, event_states: which of ``facts`` either answer states; what is said of further
+        objects is not graded.
     """
 
     kind: str
@@ -239,7 +240,8 @@ def _scene(v: View) -> tuple[ObjectState, str]:
     o, rest = v.objects[0], v.objects[1:3]
     opening = (
         f"the key element of this scene is {_a(_sized(o))} {_where(o)}, which {_moves(o)}.",
-        f"the scene is dominated by {_a(_sized(o))}, {_range(o)}, that is {_participle(o)} {_course(o)} {_where(o)}.",
+        f"the scene is dominated by {_a(_sized(o))}, {_range(o)}, that is {_participle(o)} {_course(o)} "
+        f"{_where(o)}.",
         f"{_where(o)}, {_a(_sized(o))} {_moves(o)}; it is the main element.",
         f"we see {_a(_sized(o))} {_participle(o)} {_course(o)}, {_range(o)} and {_where(o)}.",
         f"the most important element is {_a(_thing(o))} that {_moves(o)} {_where(o)}.",
@@ -312,7 +314,8 @@ def _colours(v: View) -> tuple[ObjectState, str]:
     else:
         rest = "followed by " + _listed([f"{_a(_thing(p))} {_where(p)}" for p in row[1:4]]) + "."
     near = v.objects[0]
-    last = f"the {_kind(near)} {_range(near)} has the {'brightest' if near.colour in ('white', 'yellow') else 'deepest'}"
+    tone = "brightest" if near.colour in ("white", "yellow") else "deepest"
+    last = f"the {_kind(near)} {_range(near)} has the {tone}"
     return o, f"{first} {rest} {last} paint before {PLACE_BACKS[v.place]}. {_room(o)}"
 
 
@@ -482,13 +485,12 @@ def _next(v: View) -> tuple[ObjectState, str]:
         "away": "will have shrunk to a dot" if o.bottom < (70 if quick else 56) else "will look smaller",
     }[o.heading]
     first = f"the {_thing(o)} {_where(o)} {_moves(o)}, so it {fate} soon."
-    parts = [first]
-    for p in v.objects[1:3]:
-        parts.append(
-            f"the {_kind(p)} {_beside(p, o)} {_verb(p)} on {_course(p)}, {_range(p)}."
-            if p.speed == "slow"
-            else f"{_range(p)}, the {_thing(p)} will have left {_where(p)}, {_participle(p)} on {_course(p)}."
-        )
+    parts = [first] + [
+        f"the {_kind(p)} {_beside(p, o)} {_verb(p)} on {_course(p)}, {_range(p)}."
+        if p.speed == "slow"
+        else f"{_range(p)}, the {_thing(p)} will have left {_where(p)}, {_participle(p)} on {_course(p)}."
+        for p in v.objects[1:3]
+    ]
     if len(v.objects) == 1:
         parts.append(f"nothing else will change in this part of {_setting(v)}, for it is alone, {_range(o)}.")
     parts.append(
@@ -591,8 +593,9 @@ def questions(v: View) -> list[QA]:
         else:
             subject = None
             marked = (
-                f"nothing moves in this clip: I count {v.count} objects in {_setting(v)}. only {PLACE_BACKS[v.place]} "
-                f"can be seen behind the empty ground, and {_drift(v)} while the camera pans."
+                f"nothing moves in this clip: I count {v.count} objects in {_setting(v)}. "
+                f"only {PLACE_BACKS[v.place]} can be seen behind the empty ground, and {_drift(v)} "
+                "while the camera pans."
             )
             event_marked = (
                 f"number of moving sources: {v.count}. sensor activity stays weak everywhere, and only the flicker "

@@ -45,20 +45,24 @@ EVENT_KINDS = {
 EVENT_COURSES = {"left": "leftbound", "right": "rightbound", "towards": "approaching", "away": "receding"}
 EVENT_PACES = {"slow": "low", "quick": "high"}
 
-_COLOUR_WORDS = {c: (c,) for c in ("red", "green", "blue", "yellow", "white", "purple")}
-_COUNT_WORDS = {str(i): (w,) for i, w in enumerate(NUMBERS)}
-_DAYLIGHT = {"day": ("daylight", "daytime", "sunlit", "noon"), "night": ("night", "nighttime", "dark", "darkness")}
-_PLACE = {
+_Values = dict[str, tuple[str, ...]]
+_COLOUR_WORDS: _Values = {c: (c,) for c in ("red", "green", "blue", "yellow", "white", "purple")}
+_COUNT_WORDS: _Values = {str(i): (w,) for i, w in enumerate(NUMBERS)}
+_DAYLIGHT: _Values = {
+    "day": ("daylight", "daytime", "sunlit", "noon"),
+    "night": ("night", "nighttime", "dark", "darkness"),
+}
+_PLACE: _Values = {
     "city": ("city", "buildings", "street", "asphalt", "urban"),
     "park": ("park", "trees", "lawn", "grass"),
     "field": ("field", "hills", "countryside", "sand"),
 }
-_SIGNAL = {"stop": ("stop", "halt"), "go": ("go", "proceed"), "none": ("missing", "absent")}
-_WORDS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+_SIGNAL: _Values = {"stop": ("stop", "halt"), "go": ("go", "proceed"), "none": ("missing", "absent")}
+_WORDS: dict[str, dict[str, _Values]] = {
     "target": {
         "kind": {k: (k,) for k in VERBS},
         "colour": _COLOUR_WORDS,
-        "direction": COURSES,
+        "direction": {**COURSES},
         "speed": {
             s: (*ADVERBS[s].values(), *(w for verbs in VERBS.values() for w in verbs[i]), word)
             for i, (s, word) in enumerate((("slow", "slow"), ("quick", "fast")))

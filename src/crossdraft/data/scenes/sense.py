@@ -1,9 +1,9 @@
 """Events as an event camera would report them for a world: a log-intensity threshold model.
 
 Each pixel remembers the log intensity at its last event and reports a change by more than its threshold; times are
-interpolated between pictures of a 160 fps rendering. Thresholds differ from pixel to pixel (one sensor: the mismatch
-is the same in every recording); shot noise adds a few unrelated events. Model: Gallego et al., "Event-based Vision: A
-Survey", TPAMI 2022, section 2.4; the noise follows Hu et al., "v2e", CVPRW 2021, in its simplest form.
+interpolated between pictures of a 160 fps rendering. Thresholds differ from pixel to pixel (one sensor, so always
+alike); shot noise adds a few unrelated events. Model: Gallego et al., "Event-based Vision: A Survey", TPAMI
+2022, section 2.4; the noise follows Hu et al., "v2e", CVPRW 2021, in its simplest form.
 """
 
 from functools import cache
@@ -25,8 +25,8 @@ LOG_OFFSET = 12.0  # luminance added before the logarithm: the dark end of the s
 def _thresholds() -> tuple[np.ndarray, np.ndarray]:
     """(on, off) thresholds of the one sensor, (9216,) float32 each."""
     rng = np.random.default_rng(96)
-    on, off = rng.normal(THRESHOLD, MISMATCH, (2, SIZE * SIZE)).astype(np.float32).clip(0.1, 0.4)
-    return on, off
+    both = np.clip(rng.normal(THRESHOLD, MISMATCH, (2, SIZE * SIZE)), 0.1, 0.4).astype(np.float32)
+    return both[0], both[1]
 
 
 def sense(world: World, begin_us: int, end_us: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -37,10 +37,12 @@ def sense(world: World, begin_us: int, end_us: int) -> tuple[np.ndarray, np.ndar
     """
     num_steps = max(2, round((end_us - begin_us) * 1e-6 * FPS))
     times_us = np.linspace(begin_us, end_us, num_steps + 1)
-    log = np.log(render(world, times_us * 1e-6, luminance=True).reshape(num_steps + 1, -1) + LOG_OFFSET)
+    grey = render(world, times_us * 1e-6, luminance=True).reshape(num_steps + 1, -1)
+    log: np.ndarray = np.log(grey + LOG_OFFSET)
     on, off = _thresholds()
     rng = np.random.default_rng([seed_for(world.seed, "events"), begin_us + 10**9])
-    memory = log[0] + rng.uniform(-1, 1, log.shape[1]).astype(np.float32) * 0.5 * np.minimum(on, off)
+    phase: np.ndarray = rng.uniform(-1, 1, log.shape[1])
+    memory = log[0] + phase.astype(np.float32) * 0.5 * np.minimum(on, off)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for step in range(1, num_steps + 1):
         now, before = log[step], log[step - 1]

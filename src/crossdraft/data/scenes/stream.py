@@ -8,6 +8,7 @@ import numpy as np
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import EventStream
 from crossdraft.core.seeds import seed_for
+from crossdraft.data.events import make_stream as make_event_stream
 from crossdraft.data.scenes.grammar import QA, View, questions
 from crossdraft.data.scenes.render import camera_frames
 from crossdraft.data.scenes.sense import sense
@@ -48,7 +49,7 @@ class SceneClip:
     def events(self) -> EventStream:
         """What the event camera saw of the clip."""
         x, y, t_us, p = sense(self.world, self.start_us, self.end_us)
-        return EventStream(x, y, t_us, p, (SIZE, SIZE), self.name)
+        return make_event_stream(x, y, t_us, p, (SIZE, SIZE), self.name)
 
     def objects_at(self, t_us: int) -> list[ObjectState]:
         """Every object with any part in the picture at ``t_us``, nearest first (labels for training eyes)."""

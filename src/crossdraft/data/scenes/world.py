@@ -107,10 +107,12 @@ class Track:
         """(T, 5) float64: left, top, width, height, opacity (0 outside the object's life)."""
         times_s = np.asarray(times_s, np.float64)
         age = times_s - self.begin_s
+        w: np.ndarray
+        h: np.ndarray
         if self.in_lane:
-            w, h = (v * self.scale for v in SIDE_SHAPE[self.kind])
+            w, h = (np.full_like(age, v * self.scale) for v in SIDE_SHAPE[self.kind])
             cx = self.start + self.rate * age
-            bottom, w, h = np.full_like(age, self.bottom), np.full_like(age, w), np.full_like(age, h)
+            bottom = np.full_like(age, self.bottom)
             fade = np.ones_like(age)
         else:
             u = (FAR_U if self.rate > 0 else NEAR_U) + self.rate * age
