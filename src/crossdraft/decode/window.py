@@ -18,7 +18,7 @@ from crossdraft.core.protocols import DraftSession, Window
 
 MODES = ("off", "sequential", "overlapped", "own-device", "auto")
 
-# below this share of the time saved an estimate is no reason to start a thread
+# a smaller share of time saved is within the noise, and no reason to start a thread
 MIN_GAIN = 0.05
 
 T = TypeVar("T")
@@ -57,11 +57,6 @@ class WindowTimes(Protocol):
         """Whether the event model has a device of its own."""
         ...
 
-    @property
-    def threads(self) -> int:
-        """CPU threads of the process."""
-        ...
-
 
 @dataclass(frozen=True)
 class WindowPlan:
@@ -79,8 +74,9 @@ def choose(mode: str = "auto", times: WindowTimes | None = None) -> WindowPlan:
     """The plan for ``mode``; "auto" compares what each mode would take until both models have prefilled.
 
     ``off`` and ``sequential`` take the sum; the first token comes sooner with ``off``, so that is preferred. A
-    device of its own takes the longer of the two. Sharing a CPU of n threads gives one to the event model; that
-    time is modelled (prefills scale with their threads, which flatters sharing), and must still win.
+    device of its own takes the longer of the two. ``overlapped`` on a CPU only shares the cores out, which no
+    arithmetic can make a gain: it is chosen if ``times.overlapped_ms`` was measured and wins. On a GPU, streams
+    fill what a prefill leaves idle, so it is chosen unless it was measured to lose.
     Raises SettingError for an unknown mode.
     """
     if mode != "auto":
@@ -96,17 +92,13 @@ def choose(mode: str = "auto", times: WindowTimes | None = None) -> WindowPlan:
         return WindowPlan(
             "own-device", f"auto: {max(target, event):.0f} ms side by side, {both:.0f} ms one after another"
         )
+    shared: float | None = getattr(times, "overlapped_ms", None)
+    if shared is not None:
+        mode = "overlapped" if shared < both * (1 - MIN_GAIN) else "off"
+        return WindowPlan(mode, f"auto: {shared:.0f} ms overlapped, {both:.0f} ms one after another")
     if times.device.startswith("cuda"):
-        return WindowPlan(
-            "overlapped", f"auto: streams share the device, at most {both:.0f} ms, as one after another"
-        )
-    if times.threads < 2:
-        return WindowPlan("off", f"auto: one thread cannot overlap; {both:.0f} ms one after another")
-    shared = max(target * times.threads / (times.threads - 1), event * times.threads)
-    compared = f"{shared:.0f} ms (modelled) sharing {times.threads} threads, {both:.0f} ms one after another"
-    if shared < both * (1 - MIN_GAIN):
-        return WindowPlan("overlapped", f"auto: {compared}")
-    return WindowPlan("off", f"auto: {compared}")
+        return WindowPlan("overlapped", f"auto: streams share the device; {both:.0f} ms one after another")
+    return WindowPlan("off", f"auto: sharing a CPU's cores gains nothing; {both:.0f} ms one after another")
 
 
 class TimedWindow:

@@ -27,9 +27,8 @@ Table = dict[tuple[int, ...], dict[int, list[float]]]
 # stands before an answer's first token, so that openings are known as openings; no vocabulary has it
 START = -1
 
-# weights are kept relative to a clip of the past; beyond this many clips they are counted anew, before floats
-# overflow
-_RECOUNT_CLIPS = 4096
+# weights are kept relative to a clip of the past; beyond this factor they are counted anew, before floats overflow
+_LARGEST = 1e100
 
 
 class Shelf:
@@ -52,7 +51,7 @@ class Shelf:
 
     def add(self, tokens: Sequence[int]) -> None:
         """Count an answer; forget the oldest when there are more than ``clips``."""
-        if self._first >= _RECOUNT_CLIPS:
+        if self.decay**self._first * _LARGEST < 1:
             self._recount()
         self._count(tuple(tokens), self.decay ** -(self._first + len(self.answers)), 1)
         self.answers.append(tuple(tokens))
@@ -112,6 +111,10 @@ class StreamMemory:
         if not 0.5 <= self.decay <= 1:
             raise SettingError(
                 f"decay of a memory is {self.decay}, must be between 0.5 and 1 (1: all clips count alike)"
+            )
+        if self.decay**self.clips * _LARGEST < 1:
+            raise SettingError(
+                f"with decay {self.decay} the oldest of {self.clips} clips count nothing; keep fewer"
             )
         self.track = Track(_PRIOR)
 
