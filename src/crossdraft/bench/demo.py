@@ -41,8 +41,8 @@ class DemoResult:
             f"'{best.drafter}' gained most: {best.speedup_decode:.2f}x while decoding, {best.speedup_e2e:.2f}x for "
             f"the whole request (95 % interval {low:.2f}-{high:.2f})"
             if low > 1
-            else f"nothing was gained: the best, '{best.drafter}', took {1 / best.speedup_e2e:.2f} of plain "
-            f"decoding's time (95 % interval of the speed-up {low:.2f}-{high:.2f})",
+            else f"nothing was gained for certain: the best, '{best.drafter}', was {best.speedup_e2e:.2f}x for the "
+            f"whole request (95 % interval {low:.2f}-{high:.2f})",
         ]
         rows = {row.drafter: row for row in self.rows}
         if "cross_modal" in rows and CONTROL in rows:

@@ -63,6 +63,6 @@ def attention_ms(engine: Engine, length: int, repeats: int = 50) -> float:
     @torch.inference_mode()
     def layers() -> None:
         for layer in range(cfg.num_layers):
-            attend_chain(q, k, v, cache, layer, length, engine.pins, first_pass=False)
+            attend_chain(q, k, v, cache, layer, length, engine.pins, False)
 
     return median_ms(layers, repeats)

@@ -102,7 +102,7 @@ def measure(
         report(f"target: pass over {width}", done + 1, stages)
         draft = Draft.chain([1 + i % 7 for i in range(width - 1)])
         passes[width] = median_ms(lambda draft=draft: session.score(draft), repeats, sync=sync)  # type: ignore[misc]
-    own: dict[str, float] = {}
+    own: dict[str, Any] = {}
     if event_model is not None:
         report("event model", stages - 2, stages)
         own["event_encode_ms"] = median_ms(lambda: event_model.encode(prompt), 3, sync=sync)

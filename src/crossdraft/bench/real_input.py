@@ -9,7 +9,7 @@ from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.data.align import load_aligned
-from crossdraft.data.simulate import simulate_events
+from crossdraft.data.simulate import SensorModel, simulate_events
 from crossdraft.data.video import read_video
 
 DRAFTERS = ("constant", "ngram", "memory", "cross_modal")
@@ -21,8 +21,9 @@ SECOND_US = 1_000_000
 
 
 def real_prompts(
-    video: str | Path, recordings: Sequence[Path], *, seconds: int = 2, report: Report = silent
-) -> dict[str, Prompt]:
+    video: str | Path, recordings: Sequence[Path], *, seconds: int = 2, camera: SensorModel | None = None,
+    report: Report = silent,
+) -> dict[str, Prompt]:  # fmt: skip
     """Prompts of a real video: second by second with events simulated from it, then with each real recording.
 
     A real recording has no video of its own here, so the two show different scenes; exactness does not mind.
@@ -35,7 +36,7 @@ def real_prompts(
             report(f"simulating events, second {second}", second, seconds)
             frames = read_video(video, start_us=span[0], end_us=span[1])
             out = Path(folder) / f"{second}.npz"
-            simulate_events(video, out, start_us=span[0], end_us=span[1])
+            simulate_events(video, out, camera, start_us=span[0], end_us=span[1])
             events = load_aligned(out, frames, offset_us=0)
             for question in QUESTIONS:
                 prompts[f"simulated, second {second}, {question}"] = Prompt(question, frames, events, "bikes")

@@ -44,12 +44,10 @@ def run_simulate(args: argparse.Namespace) -> int:
 
 def run_scenes(args: argparse.Namespace) -> int:
     """Write the streams."""
-    from crossdraft import build
+    from crossdraft.data.scenes import write_streams
 
     with output.progress() as report:
-        clips = build.write_scenes(
-            args.out, streams=args.streams, clips=args.clips, seed=args.seed, kind=args.kind, report=report
-        )
+        clips = write_streams(args.out, args.streams, args.clips, args.seed, args.kind, report)
     print(f"{args.out}: {args.streams} streams, {clips} clips")
     return 0
 

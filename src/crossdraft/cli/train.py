@@ -3,6 +3,7 @@
 import argparse
 
 from crossdraft.cli import output
+from crossdraft.core.errors import SettingError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -10,30 +11,60 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser("train", help="train and measure the built-in pair")
     verbs = command.add_subparsers(dest="verb", metavar="WHAT", required=True)
 
-    nano = verbs.add_parser("nano", help="train the built-in pair from scratch (2.5 hours on 2 cores)")
-    nano.add_argument("--out", metavar="DIR", required=True, help="work folder; run again to resume")
+    nano = verbs.add_parser("nano", help="train the built-in pair from scratch")
+    nano.add_argument("--out", metavar="DIR", required=True, help="work folder (5 GB); run again to go on")
+    nano.add_argument("--minutes", type=float, default=95.0, metavar="M", help="of training in all (default: 95)")
+    nano.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    nano.add_argument("--restart", action="store_true", help="begin anew instead of going on")
+    nano.add_argument("--smoke", action="store_true", help="a few steps at tiny sizes, to see that it works")
     nano.set_defaults(run=run_nano)
 
     evaluate = verbs.add_parser("nano-eval", help="what the built-in pair sees, on held-out streams")
+    evaluate.add_argument("--target", metavar="DIR", help="another target than the built-in one")
+    evaluate.add_argument("--event-model", metavar="DIR", help="another event model than the built-in one")
+    evaluate.add_argument("--clips", type=int, default=40, metavar="N", help="held-out clips (default: 40)")
     evaluate.add_argument("--json", action="store_true", help="machine-readable")
     evaluate.set_defaults(run=run_eval)
 
 
 def run_nano(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
-    from crossdraft import build
+    from crossdraft.training.nano import train_nano
 
-    build.train_nano(args.out)
+    made = train_nano(
+        args.out,
+        minutes=args.minutes,
+        device=args.device,
+        resume=not args.restart,
+        smoke=args.smoke,
+        note=output.say,
+    )
+    for role, folder in (made or {}).items():
+        print(f"{role}: {folder}")
     return 0
 
 
 def run_eval(args: argparse.Namespace) -> int:
     """Print the shares of facts stated right."""
-    from crossdraft import build
+    from crossdraft.training.nano import evaluate_nano
 
-    result = build.evaluate_nano()
-    if args.json:
+    if args.clips < 1:
+        raise SettingError(f"--clips is {args.clips}, must be 1 or more")
+    quiet = args.json
+    result = evaluate_nano(
+        args.target, args.event_model, num_clips=args.clips, num_blank=max(1, args.clips // 3),
+        note=(lambda _: None) if quiet else output.say,
+    )  # fmt: skip
+    if quiet:
         output.print_json(result)
-    else:
-        output.print_facts({name: str(value) for name, value in result.items()})
+        return 0
+    for part, figures in result.items():
+        print(f"{part}:")
+        output.print_facts({f"  {name}": _figure(value) for name, value in figures.items()})
     return 0
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_figure(inner)}" for name, inner in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
