@@ -153,7 +153,7 @@ def test_the_self_test_sees_arithmetic_that_depends_on_the_row_count(monkeypatch
     monkeypatch.setattr(linear.PackedLinear, "_apply", one_row_backwards)
     padded = Engine(tiny_decoder, torch.bfloat16)
     assert padded.exactness.bit_exact
-    assert all(x.min_rows == 2 for x in padded.linears())
+    assert all(x.min_rows >= 2 for x in padded.linears())
 
     monkeypatch.setattr(selftest, "_known_linears", {})
     monkeypatch.setattr(selftest, "_known_engines", {})
@@ -173,3 +173,34 @@ def test_without_oneDNN_the_engine_says_so(monkeypatch, tiny_decoder):
     cache = engine.new_cache(40)
     engine.prefill(engine.embed(tokens(9, vocab=61)), cache)
     assert engine.score(tokens(4, vocab=61), cache).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [118, 250])
+def test_static_passes_give_the_same_bits(half_engine, length):
+    """What a CUDA device records: fixed shapes, positions in tensors, padding rows that nobody sees."""
+    engine = half_engine
+    static = engine.twin(static=True)
+    assert static.static is not None
+    cache, other, text = prefilled(engine, length), prefilled(static, length), tokens(80, seed=8)
+    assert other.slots == 1024
+    for width in (1, 3, 16, 19, 80):
+        want = engine.score(text[:width], cache, capture=(0, -1))
+        got = static.score(text[:width], other, capture=(0, -1))
+        assert torch.equal(want.logits, got.logits)
+        for layer in (0, -1):
+            assert torch.equal(want.states[layer], got.states[layer])
+    for c in (cache, other):
+        c.commit(range(80))
+    assert torch.equal(cache.keys[:, :, : cache.length], other.keys[:, :, : cache.length])
+    parents = [-1, -1, 0, 1, 3]
+    want, got = (e.score(text[:6], c, parents=parents) for e, c in ((engine, cache), (static, other)))
+    assert torch.equal(want.logits, got.logits)
+
+
+def test_a_dropped_cache_lends_its_memory_to_the_next(half_engine):
+    static = half_engine.twin(static=True)
+    first, second = static.new_cache(100), static.new_cache(100)
+    where = first.keys.data_ptr()
+    assert second.keys.data_ptr() != where
+    del first
+    assert static.new_cache(400).keys.data_ptr() == where

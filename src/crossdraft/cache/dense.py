@@ -27,7 +27,10 @@ class PendingPass:
 
 
 class DenseCache:
-    """Keys and values of up to ``capacity`` positions. bucket: the number of slots is a multiple of it.
+    """Keys and values of up to ``capacity`` positions.
+
+    bucket: the number of slots is a multiple of it, and more than ``capacity``, so that the last slot never holds a
+    position. storage: (keys, values) of a dropped cache to use again.
 
     Raises SettingError for a capacity below 1.
     """
@@ -42,16 +45,19 @@ class DenseCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         bucket: int = 128,
+        storage: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         if capacity < 1:
             raise SettingError(f"cache capacity is {capacity}, must be 1 or more positions")
         self.capacity = capacity
         self.length = 0
-        self.slots = -(-capacity // bucket) * bucket
-        # zeros, not empty: a masked slot has weight 0, and 0 x NaN is NaN
-        shape = (num_layers, num_kv_heads, self.slots, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        if storage is None:
+            # zeros, not empty: a masked slot has weight 0, and 0 x NaN is NaN
+            shape = (num_layers, num_kv_heads, (capacity // bucket + 1) * bucket, head_dim)
+            keys = torch.zeros(shape, dtype=dtype, device=device)
+            storage = keys, torch.zeros_like(keys)
+        self.keys, self.values = storage
+        self.slots = self.keys.shape[2]
         self.pending = PendingPass()
 
     @property

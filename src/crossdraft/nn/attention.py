@@ -8,7 +8,7 @@ For a tree, scores are taken once against all rows and then moved to the columns
 values are laid into those very slots path by path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.nn.pins import Pins
+
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""(q (S, H, G, d), k (S, H, d), v (S, H, d), layer) -> mixed values (S, H G d)."""
 
 
 @lru_cache(maxsize=32)
@@ -78,6 +81,30 @@ def _attend_bucket(q: Tensor, keys: Tensor, values: Tensor, start: int, end: int
     scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :end].transpose(1, 2))
     by_row = scores[:, : groups * rows].view(heads, groups, rows, end)
     by_row[..., start:].add_(_staircase(pins.bucket, q.dtype, q.device)[:rows, : end - start])
+    out = torch.bmm(scores.softmax(-1), values[:, :end])[:, : groups * rows]
+    return out.view(heads, groups, rows, dim).permute(2, 0, 1, 3).reshape(rows, -1)
+
+
+def attend_static(
+    q: Float[Tensor, "S H G d"],
+    k: Float[Tensor, "S H d"],
+    v: Float[Tensor, "S H d"],
+    keys: Float[Tensor, "H slots d"],
+    values: Float[Tensor, "H slots d"],
+    slots: Int[Tensor, "S"],
+    hidden: Bool[Tensor, "S end"],
+    pins: Pins,
+) -> Float[Tensor, "S HGd"]:
+    """As ``attend_chain`` for rows of one bucket, with all that varies in tensors, so that it can be recorded.
+
+    slots: where each row's key and value go; hidden: slots that a row must not see.
+    """
+    rows, heads, groups, dim = q.shape
+    end = hidden.shape[1]
+    keys.index_copy_(1, slots, k.transpose(0, 1))
+    values.index_copy_(1, slots, v.transpose(0, 1))
+    scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :end].transpose(1, 2))
+    scores[:, : groups * rows].view(heads, groups, rows, end).masked_fill_(hidden, float("-inf"))
     out = torch.bmm(scores.softmax(-1), values[:, :end])[:, : groups * rows]
     return out.view(heads, groups, rows, dim).permute(2, 0, 1, 3).reshape(rows, -1)
 

@@ -6,6 +6,7 @@ linears and attention have a least number of rows, and keys end at a multiple of
 masked). How much pinning a machine needs is measured at load (``nn.selftest``). See docs/decoder.md.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,16 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
 from crossdraft.core.types import Exactness
-from crossdraft.nn.attention import TreePlan, attend_chain, attend_tree
+from crossdraft.nn.attention import Attend, TreePlan, attend_chain, attend_tree, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
+from crossdraft.nn.graphs import StaticPasses
 from crossdraft.nn.linear import PackedLinear, can_prepack
 from crossdraft.nn.norm import RowNorm
 from crossdraft.nn.pins import Pins
@@ -68,7 +70,8 @@ class Engine:
     """A frozen copy of a decoder for inference. It holds nothing about a request, so caches may take turns on it.
 
     dtype: bfloat16, float32 or float64. The self-test at load sets ``exactness`` and the pins; ``self_test=False``
-    leaves both at "not tested". Raises SettingError for another dtype.
+    leaves both at "not tested". static: chain passes of fixed shapes, which a CUDA device records as graphs and
+    replays; by default on CUDA only. Raises SettingError for another dtype.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Engine:
         device: torch.device | str = "cpu",
         *,
         self_test: bool = True,
+        static: bool | None = None,
     ) -> None:
         if dtype not in (torch.bfloat16, torch.float32, torch.float64):
             raise SettingError(f"dtype {dtype} is not supported by the decoder; use bfloat16 or float32")
@@ -104,16 +108,27 @@ class Engine:
             # (positions, 1, half), complex: one row turns all heads
             cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions))
             turn = torch.complex(cos, sin).unsqueeze(1)
-            self._turn = turn.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+            self._wide = torch.float64 if dtype == torch.float64 else torch.float32
+            self.turns = turn.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
+        use_static = self.device.type == "cuda" if static is None else static
+        self.static = StaticPasses(self) if use_static else None
         if self_test:
             self.run_self_test()
 
     def run_self_test(self) -> None:
         """Find the pins of this machine and thread count; called at load, and worth calling after a change of
         either. Caches made before must not be used after."""
+        if self.static is not None:
+            self.static.forget()
         self.pins, self.exactness = pin(self)
+
+    def twin(self, *, static: bool) -> "Engine":
+        """The same weights and pins, with or without passes of fixed shapes."""
+        other = copy.copy(self)
+        other.static = StaticPasses(other) if static else None
+        return other
 
     def linears(self) -> list[PackedLinear]:
         """All linears, the head last."""
@@ -127,7 +142,9 @@ class Engine:
                 f"{capacity} positions are asked for, but the model's context is {cfg.max_positions}; "
                 "shorten the prompt or the answer"
             )
-        return DenseCache(
+        storage = None if self.static is None else self.static.borrow(capacity)
+        cache = DenseCache(
+            storage=storage,
             num_layers=cfg.num_layers,
             num_kv_heads=cfg.num_kv_heads,
             head_dim=cfg.head_dim,
@@ -136,6 +153,9 @@ class Engine:
             device=self.device,
             bucket=self.pins.bucket,
         )
+        if self.static is not None:
+            self.static.lend(cache)
+        return cache
 
     @torch.inference_mode()
     def embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
@@ -162,7 +182,7 @@ class Engine:
         taps: dict[int, Tensor] = {}
         if cache.length == 0:
             cache.open_pass(rows)
-            states = self._run(embeds, cache, 0, None, capture, taps, fresh=True)
+            states = self._run_chain(embeds, cache, 0, capture, taps, fresh=True)
         else:
             states = self._chain(embeds, cache, capture, taps)
         cache.commit(range(rows))
@@ -205,16 +225,26 @@ class Engine:
 
         num_layers: run only the first so many. For the self-test and for measurements.
         """
-        return self._run(embeds, cache, start, plan, (), {}, num_layers)
+        if plan is not None:
+            return self._run_tree(embeds, cache, plan, (), {}, num_layers)
+        return self._run_chain(embeds, cache, start, (), {}, num_layers)
 
     def _chain(self, embeds: Tensor, cache: DenseCache, capture: Sequence[int], taps: dict[int, Tensor]) -> Tensor:
         rows = embeds.shape[0]
         cache.open_pass(rows)
         parts = []
-        for start in range(0, rows, self.pins.max_rows):
-            part = embeds[start : start + self.pins.max_rows]
+        done = 0
+        while done < rows:
+            start = cache.length + done
+            count = min(rows - done, self.pins.max_rows)
             got: dict[int, Tensor] = {}
-            parts.append((self._run(part, cache, cache.length + start, None, capture, got), got))
+            if self.static is not None:
+                count = min(count, key_end(start, self.pins.bucket) - start)
+                states = self.static.run(embeds[done : done + count], cache, start, capture, got)
+            else:
+                states = self._run_chain(embeds[done : done + count], cache, start, capture, got)
+            parts.append((states, got))
+            done += count
         return _join(parts, taps)
 
     def _tree(
@@ -232,46 +262,70 @@ class Engine:
             part = embeds[start : start + width]
             plan = TreePlan.build(parents, start, len(part), cache.length, self.pins, self.device)
             got: dict[int, Tensor] = {}
-            parts.append((self._run(part, cache, cache.length, plan, capture, got), got))
+            parts.append((self._run_tree(part, cache, plan, capture, got), got))
         return _join(parts, taps)
 
-    def _run(
+    def _run_chain(
         self,
         x: Tensor,
         cache: DenseCache,
         start: int,
-        plan: TreePlan | None,
         capture: Sequence[int],
         taps: dict[int, Tensor],
         num_layers: int | None = None,
         fresh: bool = False,
     ) -> Tensor:
-        """Rows (S, D) through all layers (or the first ``num_layers``), and the final norm.
+        """Rows at positions ``start``.. . fresh: a prompt's first pass, which attends to itself only and whose
+        arithmetic nothing else has to match."""
 
-        start: position of the first row of a chain; for a tree, of the root. fresh: a prompt's first pass, which
-        attends to itself only and whose arithmetic nothing else has to match.
+        def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+            return attend_chain(q, k, v, cache, layer, start, self.pins, fresh)
+
+        return self.run_layers(x, self.turns[start : start + len(x)], attend, capture, taps, num_layers)
+
+    def _run_tree(
+        self,
+        x: Tensor,
+        cache: DenseCache,
+        plan: TreePlan,
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+        num_layers: int | None = None,
+    ) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+            return attend_tree(q, k, v, cache, layer, plan, self.pins)
+
+        return self.run_layers(x, self.turns.index_select(0, plan.positions), attend, capture, taps, num_layers)
+
+    def run_layers(
+        self,
+        x: Float[Tensor, "S D"],
+        turns: Complex[Tensor, "S 1 half"],
+        attend: Attend,
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+        num_layers: int | None = None,
+    ) -> Float[Tensor, "S D"]:
+        """Rows through all layers (or the first ``num_layers``) and the final norm; captured states go to ``taps``.
+
+        turns: rotations of the rows' positions. attend: (q, k, v, layer) -> mixed values (S, heads x head_dim).
         """
         cfg = self.config
         rows, heads, kv_heads = x.shape[0], cfg.num_heads, cfg.num_kv_heads
         groups, dim, rotated = heads // kv_heads, cfg.head_dim, heads + kv_heads
-        turn = self._turn[start : start + rows] if plan is None else self._turn.index_select(0, plan.positions)
         for i, layer in enumerate(self._layers[:num_layers]):
             # rotated in float32 (or 64), then attended in the attention's dtype
-            qkv = layer.qkv(layer.norm_in(x)).to(turn.real.dtype)
+            qkv = layer.qkv(layer.norm_in(x)).to(self._wide)
             pairs = torch.view_as_complex(qkv[:, : rotated * dim].view(rows, rotated, dim // 2, 2))
-            turned = torch.view_as_real(pairs * turn)
+            turned = torch.view_as_real(pairs * turns)
             if self._q_scale is not None:
                 turned[:, :heads].mul_(self._q_scale)
             turned = turned.to(self.attention_dtype)
             q = turned[:, :heads].view(rows, kv_heads, groups, dim)
             k = turned[:, heads:].view(rows, kv_heads, dim)
             v = qkv[:, rotated * dim :].view(rows, kv_heads, dim).to(self.attention_dtype)
-            if plan is not None:
-                mixed = attend_tree(q, k, v, cache, i, plan, self.pins)
-            else:
-                mixed = attend_chain(q, k, v, cache, i, start, self.pins, fresh)
             # a new tensor at the first layer: the caller's embeddings stay as they are
-            x = layer.out(mixed.to(self.dtype)).add_(x)
+            x = layer.out(attend(q, k, v, i).to(self.dtype)).add_(x)
             gate_up = layer.gate_up(layer.norm_mid(x))
             gate, up = gate_up.chunk(2, dim=-1)
             x.add_(layer.down(F.silu(gate).mul_(up)))
