@@ -46,10 +46,10 @@ def run_nano(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Print the shares of facts stated right."""
-    from crossdraft.training.nano import evaluate_nano
-
     if args.clips < 1:
         raise SettingError(f"--clips is {args.clips}, must be 1 or more")
+    from crossdraft.training.nano import evaluate_nano
+
     quiet = args.json
     result = evaluate_nano(
         args.target, args.event_model, num_clips=args.clips, num_blank=max(1, args.clips // 3),
