@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MIN_ROWS = (1, 2, 4, 8, 16, 32, 64)
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
+# a graphics card takes wider passes at no more cost
+_WIDER = {"cuda": (96, 128)}
 # for weights whose every pass takes milliseconds
 _FEW_WIDTHS = (1, 2, 3, 4, 8, 15, 16, 31, 32, 48, 64)
 _LARGE_WEIGHT = 8_000_000
@@ -58,6 +60,20 @@ def pin(engine: "Engine") -> tuple[Pins, Exactness]:
         if key not in _known_engines:
             _known_engines[key] = _search(engine, width)
     return _known_engines[key]
+
+
+def _tested(engine: "Engine") -> tuple[int, ...]:
+    """Pass widths to try on the engine's device, rising."""
+    return WIDTHS + _WIDER.get(engine.device.type, ())
+
+
+def _few(engine: "Engine") -> tuple[int, ...]:
+    return _FEW_WIDTHS + _WIDER.get(engine.device.type, ())
+
+
+def _paddings(engine: "Engine") -> tuple[int, ...]:
+    """Least row counts to try, rising: up to one count for all passes."""
+    return tuple(n for n in (*MIN_ROWS, 128) if n <= _tested(engine)[-1])
 
 
 def _place(engine: "Engine") -> tuple[object, ...]:
@@ -105,13 +121,13 @@ def _pad_where_quicker(engine: "Engine") -> None:
 
 
 def _search_linear(linear: PackedLinear, engine: "Engine") -> tuple[int, int]:
-    rows, weight = _cancelling(linear.in_features, linear.out_features, engine.device, engine.dtype)
+    rows, weight = _cancelling(linear.in_features, linear.out_features, engine, engine.dtype)
     bias = None if linear.bias is None else torch.zeros_like(linear.bias)
     trial = PackedLinear(weight, bias, linear.prepacked)
-    widths = _FEW_WIDTHS if weight.numel() > _LARGE_WEIGHT else WIDTHS
+    widths = _few(engine) if weight.numel() > _LARGE_WEIGHT else _tested(engine)
     whole = {w: trial(rows[:w]) for w in widths}
     best = (1, 0)
-    for trial.min_rows in MIN_ROWS:
+    for trial.min_rows in _paddings(engine):
         alone = {r: trial(rows[r : r + 1])[0] for r in _SAMPLED}
         agreed = 0
         for w in widths:
@@ -126,15 +142,16 @@ def _search_linear(linear: PackedLinear, engine: "Engine") -> tuple[int, int]:
     return best
 
 
-def _cancelling(inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _cancelling(inputs: int, outputs: int, engine: "Engine", dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Rows and weights whose large terms cancel, so that another order of summation shows in the rounded result."""
     draw = torch.Generator().manual_seed(inputs)
+    count, device = _tested(engine)[-1], engine.device
     half, block = -(-inputs // 2), min(outputs, 512)
     columns = torch.randn(block, half, generator=draw)
     weight = torch.cat((columns, columns), dim=1)[:, :inputs]
     weight = weight.repeat(-(-outputs // block), 1)[:outputs]
-    large = 256 * torch.randn(WIDTHS[-1], half, generator=draw)
-    rows = torch.cat((large, -large), dim=1)[:, :inputs] + torch.randn(WIDTHS[-1], inputs, generator=draw)
+    large = 256 * torch.randn(count, half, generator=draw)
+    rows = torch.cat((large, -large), dim=1)[:, :inputs] + torch.randn(count, inputs, generator=draw)
     return rows.to(device, dtype), weight.to(device, dtype).contiguous()
 
 
@@ -148,10 +165,7 @@ def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
     linear_rows = max(linear.min_rows for linear in engine.linears())
     previous = engine.pins
     try:
-        groups = engine.config.num_heads // engine.config.num_kv_heads
-        for max_rows, query_rows in product(
-            sorted({width, 32}, reverse=True), (*MIN_ROWS, 32 * groups, 64 * groups)
-        ):
+        for max_rows, query_rows in product(sorted({width, 32}, reverse=True), _query_counts(engine)):
             engine.pins = Pins(query_rows=query_rows, max_rows=max_rows)
             if _products_agree(engine) and all(_layer_agrees(engine, base) for base in _bases(engine)):
                 detail = (
@@ -164,8 +178,13 @@ def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
     return Pins(), Exactness(False, f"not bit-exact: attention depends on the number of rows ({where})")
 
 
+def _query_counts(engine: "Engine") -> list[int]:
+    groups = engine.config.num_heads // engine.config.num_kv_heads
+    return sorted({*_paddings(engine), *(n * groups for n in _paddings(engine) if n >= 32)})
+
+
 def _bases(engine: "Engine") -> list[int]:
-    last = engine.config.max_positions - WIDTHS[-1] - 1
+    last = engine.config.max_positions - _tested(engine)[-1] - 1
     return [b for b in _BASES if b <= last] or [max(0, last // 2)]
 
 
@@ -176,7 +195,7 @@ def _scene(engine: "Engine", base: int) -> DenseCache:
         num_layers=1,
         num_kv_heads=cfg.num_kv_heads,
         head_dim=cfg.head_dim,
-        capacity=base + WIDTHS[-1],
+        capacity=base + _tested(engine)[-1],
         dtype=engine.attention_dtype,
         device=engine.device,
         bucket=engine.pins.bucket,
@@ -189,14 +208,14 @@ def _scene(engine: "Engine", base: int) -> DenseCache:
 
 
 def _widths(engine: "Engine") -> Iterator[int]:
-    return (w for w in WIDTHS if w <= engine.pins.max_rows)
+    return (w for w in _tested(engine) if w <= engine.pins.max_rows)
 
 
 def _products_agree(engine: "Engine") -> bool:
     """Whether the two matrix products of attention give the same rows in every width, at many key lengths."""
     cfg, pins = engine.config, engine.pins
     heads, dim, groups = cfg.num_kv_heads, cfg.head_dim, cfg.num_heads // cfg.num_kv_heads
-    place = engine.device, engine.attention_dtype
+    place = engine, engine.attention_dtype
     ends = [e for e in _KEYS if e <= -(-cfg.max_positions // pins.bucket) * pins.bucket]
     for end in ends:
         rows, weight = _cancelling(dim, heads * end, *place)
@@ -230,7 +249,7 @@ def _layer_agrees(engine: "Engine", base: int) -> bool:
     """Whether a whole layer and the head give the same rows in every width, as a chain and as a tree."""
     cache = _scene(engine, base)
     draw = torch.Generator().manual_seed(base)
-    embeds = engine.embed(torch.randint(engine.config.vocab_size, (WIDTHS[-1],), generator=draw))
+    embeds = engine.embed(torch.randint(engine.config.vocab_size, (_tested(engine)[-1],), generator=draw))
     whole = engine.run_rows(embeds[: engine.pins.max_rows], cache, base, num_layers=1)
     logits = engine.unembed(whole)
     for row in (r for r in _SAMPLED if r < len(whole)):
