@@ -5,45 +5,51 @@ the last 16 clips drafts a chain of 16 tokens; the answer itself verifies it. Re
 pass, pooled over all passes, the first token free and the bonus included; 12 % repeat their predecessor.
 """
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from crossdraft.data.scenes.lexicon import words
 from crossdraft.data.scenes.stream import Stream
 
 Answer = Sequence[Hashable]
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
-def words(text: str) -> list[str]:
-    """Words and punctuation marks, a fair stand-in for tokens."""
-    return _TOKEN.findall(text)
+Gram = tuple[tuple[Hashable, ...], Hashable]
+
+
+def grams_of(answer: Answer, max_n: int = 4) -> list[Gram]:
+    """Every context of 1 to ``max_n`` tokens in ``answer``, with the token that follows it."""
+    tokens = tuple(answer)
+    return [(tokens[i - n : i], tokens[i]) for i in range(1, len(tokens)) for n in range(1, min(max_n, i) + 1)]
 
 
 class NGramMemory:
-    """Counts of what followed each context of 1 to ``max_n`` tokens in a window of answers."""
+    """Counts of what followed each context of 1 to ``max_n`` tokens in some answers."""
 
     def __init__(self, max_n: int = 4):
         self.max_n = max_n
-        self.counts: defaultdict[tuple[Hashable, ...], Counter[Hashable]] = defaultdict(Counter)
+        self.counts: dict[tuple[Hashable, ...], dict[Hashable, int]] = {}
 
-    def add(self, answer: Answer) -> None:
-        """Remember an answer."""
-        for i in range(1, len(answer)):
-            for n in range(1, min(self.max_n, i) + 1):
-                self.counts[tuple(answer[i - n : i])][answer[i]] += 1
+    def add(self, grams: Iterable[Gram]) -> None:
+        """Remember an answer, given as ``grams_of`` it."""
+        for context, token in grams:
+            known = self.counts.setdefault(context, {})
+            known[token] = known.get(token, 0) + 1
 
     def chain(self, prefix: Answer, width: int) -> list[Hashable]:
-        """Up to ``width`` tokens: at each the most frequent continuation of the longest known context."""
+        """Up to ``width`` tokens: at each the most frequent continuation of the longest known context.
+
+        Of equally frequent ones the first that was seen.
+        """
         out = list(prefix[-self.max_n :])
         start = len(out)
         while len(out) - start < width:
             for n in range(min(self.max_n, len(out)), 0, -1):
                 known = self.counts.get(tuple(out[-n:]))
                 if known:
-                    out.append(known.most_common(1)[0][0])
+                    out.append(max(known, key=known.__getitem__))
                     break
             else:
                 break
@@ -68,9 +74,10 @@ def memory_tau(
 ) -> tuple[int, int]:
     """(tokens, passes) of answers ``start`` on, each drafted from the ``clips`` before it."""
     tokens = num_passes = 0
+    grams = [grams_of(answer, max_n) for answer in answers]
     for i in range(start, len(answers)):
         memory = NGramMemory(max_n)
-        for earlier in answers[max(0, i - clips) : i]:
+        for earlier in grams[max(0, i - clips) : i]:
             memory.add(earlier)
         tokens += len(answers[i]) - 1
         num_passes += passes(answers[i], memory, width)

@@ -31,10 +31,13 @@ from crossdraft.data.scenes.lexicon import (
     range_of,
     read_fact,
     size_of,
+    words,
 )
 from crossdraft.data.scenes.world import HEADINGS, KINDS, SIZE, ObjectState
 
 Span = tuple[int, int, str]
+# words and marks; the few answers that come out shorter get a further sentence
+SHORTEST_ANSWER = 40
 
 
 @dataclass(frozen=True)
@@ -589,6 +592,8 @@ def questions(v: View) -> list[QA]:
     for kind, (question, answer) in QUESTIONS.items():
         if v.objects:
             subject, marked = answer(v)
+            if len(words(_plain(marked)[0])) < SHORTEST_ANSWER:
+                marked += " " + _room(subject)
             event_marked = _event_voice(v, subject, kind)
         else:
             subject = None
@@ -598,8 +603,8 @@ def questions(v: View) -> list[QA]:
                 "while the camera pans."
             )
             event_marked = (
-                f"number of moving sources: {v.count}. sensor activity stays weak everywhere, and only the flicker "
-                "of scrolling texture remains in the rows below the skyline."
+                f"number of moving sources: {v.count}. sensor activity stays weak everywhere, and only the faint "
+                "flicker of scrolling texture remains in the rows below the distant skyline."
             )
         text, spans = _plain(" ".join(marked.split()))
         event_text, event_spans = _plain(" ".join(event_marked.split()))

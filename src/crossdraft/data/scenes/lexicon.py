@@ -99,6 +99,14 @@ def read_fact(text: str, category: str, role: str) -> str | None:
     return values[found.group(1)] if found else None
 
 
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def words(text: str) -> list[str]:
+    """Words and punctuation marks of a text, a fair stand-in for its tokens."""
+    return _TOKEN.findall(text)
+
+
 def across(o: ObjectState) -> int:
     """Which of seven columns the object's middle is in, 0 at the left edge."""
     return sum(o.cx >= edge for edge in (12, 28, 42, 54, 68, 84))

@@ -41,7 +41,7 @@ def sense(world: World, begin_us: int, end_us: int) -> tuple[np.ndarray, np.ndar
     log: np.ndarray = np.log(grey + LOG_OFFSET)
     on, off = _thresholds()
     rng = np.random.default_rng([seed_for(world.seed, "events"), begin_us + 10**9])
-    phase: np.ndarray = rng.uniform(-1, 1, log.shape[1])
+    phase = rng.uniform(-1, 1, (SIZE * SIZE,))
     memory = log[0] + phase.astype(np.float32) * 0.5 * np.minimum(on, off)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for step in range(1, num_steps + 1):
