@@ -1,0 +1,24 @@
+"""Where the built-in pair lies: a small Video-LLaVA and a small EventGPT in the published formats, made by
+``crossdraft train nano`` (docs/nano.md says how, and what the two can see)."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossdraft.core.errors import CheckpointError
+
+NanoRole = Literal["target", "event"]
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def nano_dir(role: NanoRole) -> Path:
+    """The packaged checkpoint folder of the "target" or of the "event" model.
+
+    Raises CheckpointError when this installation came without the weights.
+    """
+    folder = WEIGHTS / f"nano-{role}"
+    if not (folder / "model.safetensors").is_file():
+        raise CheckpointError(
+            f"the built-in nano {role} model is not in this installation ({folder}); install crossdraft with its "
+            "package data, or train the pair: crossdraft train nano --out DIR"
+        )
+    return folder
