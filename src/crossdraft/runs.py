@@ -46,7 +46,8 @@ def run_bench(
         prompts = stream_prompts(2 if quick else 6, BENCH_SEED)
         pairs = {dtype: load_nano(dtype=dtype) for dtype in ("bfloat16", "float32")}
         benches = {dtype: workbench(pair, prompts[0]) for dtype, pair in pairs.items()}
-        return run_exactness(benches, prompts, quick=quick, report=report)
+        length = 40 if quick else 96
+        return run_exactness(benches, prompts, max_new_tokens=length, quick=quick, report=report)
     if name == "demo":
         result = run_demo(clips=4 if quick else 32, seed=BENCH_SEED, report=report)
         rows = [asdict(row) for row in result.rows]
@@ -67,7 +68,9 @@ def run_bench(
         engine = pair.target.engine  # type: ignore[attr-defined]
         return run_growth(workbench(pair, prompt), engine, prompt, repeats=2 if quick else 5, report=report)
     if name == "hf":
-        return run_against_hf(_races(report), repeats=3 if quick else 9, report=report)
+        return run_against_hf(
+            _races(report), num_tokens=24 if quick else 96, repeats=3 if quick else 9, report=report
+        )
     raise SettingError(f"unknown measurement '{name}'")
 
 

@@ -104,7 +104,7 @@ def write_tokenizer(folder: Path) -> None:
     )
 
 
-def write_checkpoint(folder: Path, kind: str, **text: int) -> Path:
+def make_checkpoint(folder: Path, kind: str, **text: int) -> Path:
     """A tiny random Video-LLaVA ("target") or EventGPT ("event") in its real format."""
     torch.manual_seed(0)
     if kind == "target":
@@ -134,4 +134,10 @@ def write_checkpoint(folder: Path, kind: str, **text: int) -> Path:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of a tiny target and a tiny event model that speak the same tokens."""
     root = tmp_path_factory.mktemp("pair")
-    return write_checkpoint(root / "target", "target"), write_checkpoint(root / "event", "event")
+    return make_checkpoint(root / "target", "target"), make_checkpoint(root / "event", "event")
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    """Function: folder, "target" or "event", changes of the decoder's settings -> the folder."""
+    return make_checkpoint

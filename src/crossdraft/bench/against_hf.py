@@ -96,7 +96,9 @@ def write_text_checkpoint(folder: Path, seed: int = 0) -> Path:
     """A Llama checkpoint of 135M random parameters with a byte tokenizer, as ``save_pretrained`` writes it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(seed)
     config: Any = LlamaConfig(**TEXT_CONFIG)
     model: Any = LlamaForCausalLM(config)
@@ -122,7 +124,9 @@ def write_text_checkpoint(folder: Path, seed: int = 0) -> Path:
 def video_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
     """A Video-LLaVA checkpoint: transformers gets our ids and pixels of the same frames."""
     from transformers import VideoLlavaForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     assert prompt.video is not None
     model = VideoLlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
     target: Any = bench.target
@@ -136,7 +140,9 @@ def video_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torc
 def text_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
     """A text-only checkpoint: transformers gets our ids."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     target: Any = bench.target
     size = sum(p.numel() for p in model.parameters()) / 1e6
