@@ -31,8 +31,8 @@ class Gradients:
     """Computes a step's gradients, alone or halved between two processes of one thread each.
 
     On a busy machine two threads that meet at every operation wait for each other a third of the time; two
-    processes that meet once a step do not. The child is forked at the first step, after the data was loaded, and shares the
-    weights; it must be closed (``with``).
+    processes that meet once a step do not. The child is forked at the first step, after the data was loaded, and
+    shares the weights; it must be closed (``with``).
     """
 
     def __init__(self, module: nn.Module, loss_of: LossOf, parts: int = 1) -> None:
