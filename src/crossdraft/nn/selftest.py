@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
-from crossdraft.core.tree import path_to
+from crossdraft.core.tree import leaves, path_to
 from crossdraft.core.types import Exactness
 from crossdraft.nn.attention import TreePlan
 from crossdraft.nn.linear import PackedLinear
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from crossdraft.nn.engine import Engine
 
 MIN_ROWS = (1, 2, 4, 8, 16, 32, 64)
-WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
+WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 24, 31, 32, 48, 63, 64)
 # a graphics card takes wider passes at no more cost
 _WIDER = {"cuda": (96, 128)}
 # for weights whose every pass takes milliseconds
-_FEW_WIDTHS = (1, 2, 3, 4, 8, 15, 16, 31, 32, 48, 64)
+_FEW_WIDTHS = (1, 2, 3, 5, 8, 16, 31, 32, 48, 64)
 _LARGE_WEIGHT = 8_000_000
 # lengths of the sums in attention: libraries change their blocking somewhere between
-_KEYS = (128, 256, 384, 512, 1024, 1152, 2048, 2176, 4096)
+_KEYS = (128, 384, 1024, 1152, 2176, 4096)
 # a wide pass that starts here crosses the end of a key bucket
 _BASES = (108, 1004)
-_SAMPLED = (0, 1, 5, 18, 19, 20, 21, 31, 40, 62)
+_SAMPLED = (0, 1, 18, 19, 20, 31, 45)
 _TREE = (-1, 0, 1, 2, -1, 4, 2, 6, 7, 0, 9, 10, 11, 5, 8, 14, 15, 16, 17, 18, -1, 19, 21)
 
 _known_linears: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -263,9 +263,8 @@ def _layer_agrees(engine: "Engine", base: int) -> bool:
     cache.open_pass(rows, is_tree=True)
     plan = TreePlan.build(_TREE, 0, rows, base, engine.pins, engine.device)
     states = engine.run_rows(embeds[:rows], cache, base, plan=plan, num_layers=1)
-    for node in range(len(_TREE)):
-        path = [0, *(n + 1 for n in path_to(_TREE, node))]
-        plain = engine.run_rows(embeds[path], cache, base, num_layers=1)
-        if not torch.equal(plain[-1], states[node + 1]):
+    for leaf in leaves(_TREE):
+        path = [0, *(n + 1 for n in path_to(_TREE, leaf))]
+        if not torch.equal(engine.run_rows(embeds[path], cache, base, num_layers=1), states[path]):
             return False
     return True
