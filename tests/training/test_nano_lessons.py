@@ -10,6 +10,7 @@ from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.nano import clips, tongue, words
 from crossdraft.training.nano.eyes import Eyes, EyesConfig, normalise
+from crossdraft.training.nano.fitting import FitConfig, fit
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,20 @@ def test_look_equals_the_library_tower(read_layer):
     with torch.no_grad():
         expected = eyes.tower(pixels, output_hidden_states=True).hidden_states[read_layer]
         torch.testing.assert_close(eyes.look(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    """Halving a batch between two processes changes nothing but the order of a sum."""
+    weights = []
+    for processes in (1, 2):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(4, 2)
+
+        def loss_of(step, part, parts, layer=layer):
+            inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(step))
+            return layer(inputs[part::parts]).square().mean()
+
+        config = FitConfig(steps=5, peak_lr=1e-2)
+        assert fit(f"in_{processes}", layer, loss_of, config, tmp_path, processes=processes)
+        weights.append(layer.weight.detach().clone())
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-5)

@@ -151,7 +151,8 @@ def fit(
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, transient=False) as bar, Gradients(module, loss_of, processes) as gradients:
-        task = bar.add_task(name, total=1.0, completed=min(1.0, share()), note="")
+        task = bar.add_task(name, total=1.0, note="")
+        bar.update(task, completed=min(1.0, share()))
         module.train()
         while not done and share() < 1.0:
             if stop_after is not None and step - first >= stop_after:
