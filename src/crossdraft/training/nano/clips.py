@@ -150,7 +150,7 @@ def _questions_of(key: ClipKey) -> str:
     return json.dumps([asdict(qa) for qa in key.clip().questions()], default=sorted)
 
 
-def _workers(function, keys: list[ClipKey], workers: int) -> Iterator:
+def _workers(function: Callable[[ClipKey], Any], keys: list[ClipKey], workers: int) -> Iterator[Any]:
     if workers < 2:
         yield from map(function, keys)
         return
