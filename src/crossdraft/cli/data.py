@@ -23,6 +23,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     scenes.add_argument(
         "--kind", choices=("drive", "cut"), default="drive", help="cut: every clip is another scene"
     )
+    scenes.add_argument(
+        "--calibrate", action="store_true", help="also say how far the answers can be guessed from their past"
+    )
     scenes.set_defaults(run=run_scenes)
 
     check = verbs.add_parser("check", help="read an event recording and say what is in it")
@@ -44,11 +47,21 @@ def run_simulate(args: argparse.Namespace) -> int:
 
 def run_scenes(args: argparse.Namespace) -> int:
     """Write the streams."""
-    from crossdraft.data.scenes import write_streams
+    from crossdraft.data.scenes import calibrate, streams_of, write_streams
 
     with output.progress() as report:
         clips = write_streams(args.out, args.streams, args.clips, args.seed, args.kind, report)
     print(f"{args.out}: {args.streams} streams, {clips} clips")
+    if args.calibrate:
+        figures = calibrate(streams_of(args.streams, args.clips, args.seed, args.kind))
+        output.print_table(
+            "a memory of the last 16 clips' answers, chain of 16",
+            ("question", "tokens a pass", "same as before", "words"),
+            [
+                (c.question, f"{c.tau:.2f}", f"{c.repeat_share:.1%}", f"{c.mean_tokens:.0f}")
+                for c in figures.values()
+            ],
+        )
     return 0
 
 

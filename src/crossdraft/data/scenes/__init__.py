@@ -29,7 +29,7 @@ from crossdraft.data.scenes.world import (
     SPEEDS,
     ObjectState,
 )
-from crossdraft.data.scenes.writer import split_of, write_streams
+from crossdraft.data.scenes.writer import split_of, streams_of, write_streams
 
 __all__ = [
     "COLOURS",
@@ -50,5 +50,6 @@ __all__ = [
     "grade",
     "make_stream",
     "split_of",
+    "streams_of",
     "write_streams",
 ]

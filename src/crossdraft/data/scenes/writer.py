@@ -38,6 +38,19 @@ def split_of(number: int) -> str:
     return {8: "val", 9: "test"}.get(number % 10, "train")
 
 
+def streams_of(num_streams: int, num_clips: int, seed: int = 0, kind: str = "drive") -> list[Stream]:
+    """The streams of one data set.
+
+    Raises:
+        SettingError: no streams, more than SEED_STEP of them, no clips, an unknown kind, a negative seed.
+    """
+    if not 1 <= num_streams <= SEED_STEP:
+        raise SettingError(f"{num_streams} streams, must be 1 to {SEED_STEP}")
+    if seed < 0:
+        raise SettingError(f"seed is {seed}, must be 0 or more")
+    return [make_stream(SEED_STEP * seed + i, num_clips, kind) for i in range(num_streams)]
+
+
 def write_streams(
     out_dir: str | Path,
     num_streams: int = 1,
@@ -52,14 +65,10 @@ def write_streams(
     all, the index comes last.
 
     Raises:
-        SettingError: no streams, more than SEED_STEP of them, no clips, an unknown kind, a negative seed.
+        SettingError: as ``streams_of``.
         DataError: the folder holds a set made with other settings, or nothing can be written there.
     """
-    if not 1 <= num_streams <= SEED_STEP:
-        raise SettingError(f"{num_streams} streams, must be 1 to {SEED_STEP}")
-    if seed < 0:
-        raise SettingError(f"seed is {seed}, must be 0 or more")
-    streams = [make_stream(SEED_STEP * seed + i, num_clips, kind) for i in range(num_streams)]
+    streams = streams_of(num_streams, num_clips, seed, kind)
     out = Path(out_dir)
     manifest = {
         "generator_version": GENERATOR_VERSION, "seed": seed, "kind": kind, "num_streams": num_streams,
