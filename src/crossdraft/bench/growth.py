@@ -1,6 +1,7 @@
 """Does a token cost more late in an answer than early on? Beyond attention, which must read a longer cache."""
 
 import statistics
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from crossdraft.bench.profile import median_ms
 from crossdraft.bench.workbench import Report, Workbench, silent
+from crossdraft.core.clock import Clock
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import Generation
 from crossdraft.nn.attention import attend_chain
@@ -22,6 +24,7 @@ def run_growth(
 ) -> dict[str, Any]:
     """Median step time around tokens 64 and 1,024 of the same plain answers, attention's own time taken off both.
 
+    Processor time, so that other work on the machine does not show (run it with one thread: waiting threads count).
     Attention alone is timed with the engine's own function on a cache of the same length, one row, all layers.
     """
     early: list[float] = []
@@ -29,7 +32,9 @@ def run_growth(
     positions = 0
     for done in range(repeats):
         report("decoding 1,056 tokens", done, repeats)
-        plain = bench.answer(bench.make_drafter("none"), prompt, LATE + SPREAD, to_the_end=False)
+        plain = bench.answer(
+            bench.make_drafter("none"), prompt, LATE + SPREAD, to_the_end=False, clock=Clock(time.process_time)
+        )
         early += _steps(plain, EARLY)
         late += _steps(plain, LATE)
         positions = len(bench.target.prefill(bench.target.encode(prompt), room=8).prompt_tokens)
@@ -65,4 +70,4 @@ def attention_ms(engine: Engine, length: int, repeats: int = 50) -> float:
         for layer in range(cfg.num_layers):
             attend_chain(q, k, v, cache, layer, length, engine.pins, False)
 
-    return median_ms(layers, repeats)
+    return median_ms(layers, repeats, now=time.process_time)

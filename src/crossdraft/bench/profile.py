@@ -70,7 +70,11 @@ def interpolate(points: dict[int, float], at: int) -> float:
 
 
 def median_ms(
-    run: Callable[[], Any], repeats: int, budget_ms: float = 2000.0, sync: Callable[[], None] | None = None
+    run: Callable[[], Any],
+    repeats: int,
+    budget_ms: float = 2000.0,
+    sync: Callable[[], None] | None = None,
+    now: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Median time of ``run()`` after one warm-up; stops early when ``budget_ms`` is spent (3 runs at least)."""
     sync = sync or (lambda: None)
@@ -78,10 +82,10 @@ def median_ms(
     sync()
     times: list[float] = []
     while len(times) < repeats and (len(times) < 3 or sum(times) < budget_ms):
-        start = time.perf_counter()
+        start = now()
         run()
         sync()
-        times.append((time.perf_counter() - start) * 1e3)
+        times.append((now() - start) * 1e3)
     return statistics.median(times)
 
 

@@ -66,6 +66,7 @@ class Workbench:
         *,
         to_the_end: bool = True,
         rule: Rule | None = None,
+        clock: Clock | None = None,
     ) -> Generation:
         """One answer with its times. to_the_end: stop at end tokens, else go on to ``max_new_tokens``."""
         limits = Limits(
@@ -73,7 +74,7 @@ class Workbench:
         )
         return generate(
             self.target, drafter, prompt, rule=rule or self.make_rule(0.0, 0), limits=limits, window=self.window,
-            clock=Clock(),
+            clock=clock or Clock(),
         )  # fmt: skip
 
     def contender(
