@@ -15,7 +15,7 @@ Role = Literal["target", "event"]
 
 BOS, EOS = 1, 2
 SPECIALS = ("<unk>", "<s>", "</s>", "<image>", "<video>", "<pad>")
-VOCABULARY = 1536
+VOCABULARY = 1280
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
