@@ -16,7 +16,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream and the order of runs")
     command.add_argument("--dtype", default="auto", help="auto, bfloat16 or float32")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    command.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1; steadier on a busy machine)"
+    )
     command.add_argument("--json", metavar="FILE", nargs="?", const="-", help="write the rows to FILE (or stdout)")
     command.set_defaults(run=run)
 
