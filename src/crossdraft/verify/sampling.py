@@ -24,8 +24,9 @@ from crossdraft.verify.walk import check_rows, follow
 _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 _LOW = {bits: (1 << (64 - bits)) - 1 for bits in (27, 30, 31)}
 
-# rows drawn at once on a CPU: most drafts end before their last row, whose noise would be for nothing
-_CHUNK_ROWS = 8
+# logits looked at together on a CPU: most drafts end before their last row, whose noise would be for nothing, and
+# half a megabyte of float64 stays in the cache
+_PIECE = 65_536
 
 
 def process_logits(logits: Float[Tensor, "S V"], sampling: Sampling) -> Float[Tensor, "S V"]:
@@ -57,13 +58,15 @@ def uniforms(keys: Int[Tensor, "S"], count: int) -> Float[Tensor, "S C"]:
     Number i of a key is a hash of (key, i); no generator has a state.
     """
     mixed = torch.arange(1, count + 1, device=keys.device).mul_(_GOLDEN) + keys[:, None]
-    # a right shift of a signed number drags the sign along: mask it off
-    mixed ^= (mixed >> 30) & _LOW[30]
-    mixed *= _MIX_1
-    mixed ^= (mixed >> 27) & _LOW[27]
-    mixed *= _MIX_2
-    mixed ^= (mixed >> 31) & _LOW[31]
-    return ((mixed >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
+    shifted = torch.empty_like(mixed)
+    for bits, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        # a right shift of a signed number drags the sign along: mask it off
+        torch.bitwise_right_shift(mixed, bits, out=shifted)
+        mixed ^= shifted.bitwise_and_(_LOW[bits])
+        if factor != 1:
+            mixed *= factor
+    torch.bitwise_right_shift(mixed, 11, out=shifted)
+    return shifted.bitwise_and_((1 << 53) - 1).double().add_(0.5).mul_(2.0**-53)
 
 
 def position_keys(seed: int, purpose: str, positions: Int[Tensor, "S"]) -> Int[Tensor, "S"]:
@@ -115,7 +118,9 @@ class KeyedSampling:
             offsets = torch.cat((torch.zeros(1, dtype=torch.long), depths(draft.parents.tolist())))
         positions = (offsets + position).to(logits.device)
         # on a CPU the rows of a long chain are drawn piece by piece, until the first surprise; on a GPU at once
-        piece = _CHUNK_ROWS if draft.is_chain and logits.device.type == "cpu" else len(logits)
+        piece = len(logits)
+        if draft.is_chain and logits.device.type == "cpu":
+            piece = min(piece, max(1, _PIECE // logits.shape[1]))
         own: list[Tensor] = []
         for start in range(0, len(logits), piece):
             rows = slice(start, start + piece)
