@@ -1,0 +1,131 @@
+"""The real decoder under every drafter: bf16 and fp32, passes of 1 to 32 rows, not one token differs."""
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import Needs
+from crossdraft.core.types import Draft, Limits, Sampling, Scores, Step
+from crossdraft.decode.audit import audit
+from crossdraft.decode.loop import generate
+from crossdraft.drafters import DRAFTERS
+from crossdraft.models.session import DecoderSession
+from crossdraft.nn.decoder import Decoder, DecoderConfig
+from crossdraft.nn.engine import Engine
+from crossdraft.verify import rule_for
+
+VOCAB = 131
+
+
+class Letters:
+    def decode(self, tokens: Any) -> str:
+        return "".join(chr(65 + t) for t in tokens)
+
+    def encode(self, text: str) -> list[int]:
+        return [2 + ord(c) % (VOCAB - 2) for c in text]
+
+
+class EngineVLM:
+    """A random decoder behind ``core.protocols.VLM``, its prompt the letters of the question."""
+
+    name, hidden_size, vocab_size, max_positions = "engine", 64, VOCAB, 1024
+    eos_token_ids = (1,)
+    tokenizer = Letters()
+
+    def __init__(self, dtype: torch.dtype, seed: int) -> None:
+        torch.manual_seed(seed)
+        decoder = Decoder(
+            DecoderConfig(
+                vocab_size=VOCAB, hidden_size=64, intermediate_size=176, num_layers=3, num_heads=4, num_kv_heads=2,
+                head_dim=16, rms_norm_eps=1e-5, max_positions=1024,
+            )
+        )  # fmt: skip
+        with torch.no_grad():
+            for p in decoder.parameters():
+                p.mul_(3.0 if p.ndim == 2 else 1.0)
+        self.engine = Engine(decoder, dtype)
+        self.exactness = self.engine.exactness
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self.tokenizer.encode(prompt.question)
+
+    def prefill(self, encoded: list[int], capture: tuple[int, ...] = (), room: int = 256) -> DecoderSession:
+        cache = self.engine.new_cache(len(encoded) + room)
+        got = self.engine.prefill(self.engine.embed(torch.tensor(encoded)), cache, capture)
+        first = Scores(got.logits, {layer: rows[-1:] for layer, rows in got.states.items()})
+        return DecoderSession(self.engine, cache, first, tuple(encoded), capture)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.engine.embed(tokens)
+
+    def unembed(self, states: torch.Tensor) -> torch.Tensor:
+        return self.engine.unembed(states)
+
+
+@lru_cache
+def model(dtype: torch.dtype, seed: int) -> EngineVLM:
+    return EngineVLM(dtype, seed)
+
+
+class Scripted:
+    """Knows the answer, misspells every 11th token, and makes passes of exactly ``width`` rows."""
+
+    name, needs = "scripted", Needs()
+
+    def __init__(self, script: list[int], width: int) -> None:
+        self.script, self.width, self.said = script, width, 0
+
+    def begin(self, prompt: Prompt, target: Any, window: Any) -> "Scripted":
+        return self
+
+    def observe(self, step: Step) -> None:
+        self.said += len(step.tokens)
+
+    def propose(self, room: int) -> Draft:
+        end = self.said + min(room, self.width - 1)
+        return Draft.chain([(self.script[i] + (i % 11 == 10)) % VOCAB for i in range(self.said, end)])
+
+    def finish(self) -> None:
+        pass
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+TEMPERATURES = pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+LIMITS = Limits(max_new_tokens=80)
+
+
+def exact_target(dtype: torch.dtype) -> EngineVLM:
+    target = model(dtype, 7)
+    if not target.exactness.bit_exact:
+        pytest.skip(f"this machine's passes are not bit-exact: {target.exactness.detail}")
+    return target
+
+
+@DTYPES
+@TEMPERATURES
+@pytest.mark.parametrize("name", sorted(DRAFTERS))
+def test_every_drafter_says_the_same_tokens(name: str, temperature: float, dtype: torch.dtype, tiny: Any) -> None:
+    target = exact_target(dtype)
+    tiny.event_model = model(dtype, 8)
+    rule = rule_for(Sampling(temperature=temperature, seed=3))
+    drafter, prompt = tiny.drafter(name), Prompt("what is there to see?", stream_id="s")
+    alone = generate(target, tiny.drafter("none"), prompt, rule=rule, limits=LIMITS)
+    for _ in range(2):
+        assert generate(target, drafter, prompt, rule=rule, limits=LIMITS).tokens == alone.tokens
+    if temperature == 0:
+        assert audit(target, prompt, alone).passed
+
+
+@DTYPES
+@TEMPERATURES
+def test_passes_of_every_width_say_the_same_tokens(temperature: float, dtype: torch.dtype, tiny: Any) -> None:
+    target, prompt = exact_target(dtype), Prompt("what moves?")
+    rule = rule_for(Sampling(temperature=temperature, seed=3))
+    alone = generate(target, tiny.drafter("none"), prompt, rule=rule, limits=LIMITS)
+    for width in (1, 2, 3, 5, 8, 13, 16, 17, 24, 31, 32):
+        fast = generate(target, Scripted(alone.tokens, width), prompt, rule=rule, limits=LIMITS)
+        assert fast.tokens == alone.tokens, width
+        assert max(r.drafted for r in fast.rounds) == width - 1
