@@ -183,3 +183,85 @@ def test_an_unknown_architecture_runs_on_transformers_and_says_so(tmp_path, writ
     assert torch.allclose(session.score(Draft.chain([21])).logits, reference, atol=1e-4)
     with pytest.raises(SettingError, match="chain"):
         session.score(Draft(torch.tensor([1, 2]), torch.tensor([-1, -1])))
+
+
+@pytest.mark.parametrize("kind", ["llama", "video_llava"])
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "x"}, {"hidden_size": -4}, {"rope_parameters": "x"}, {"rms_norm_eps": "a"}]
+)
+def test_senseless_config_values_are_one_line(checkpoint, tmp_path, kind, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint(kind)[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.get("text_config", config).update(change)
+    (folder / "config.json").write_text(json.dumps(config))
+    _refused(folder, "config")
+    assert not check_checkpoint(folder).ok
+
+
+@pytest.mark.parametrize("change", [{"vision_config": 3}, {"text_config": 3}, {"vision_feature_layer": 99}])
+def test_senseless_towers_are_one_line(copy, change):
+    folder, _ = copy
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    _refused(folder, "config|hidden states")
+    assert not check_checkpoint(folder).ok
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"image_mean": "a"}, "three numbers"),
+        ({"image_std": [0, 0, 0]}, "three numbers"),
+        ({"size": {"shortest_edge": 56}, "crop_size": {"height": 28, "width": 28}}, "scales to 56"),
+        ({"crop_size": 56}, "crops to 56"),
+    ],
+)
+def test_a_preprocessing_that_we_cannot_follow_is_refused(copy, settings, line):
+    folder, _ = copy
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    _refused(folder, line)
+
+
+def test_the_checkpoints_mean_and_std_are_used(copy):
+    folder, _ = copy
+    video = VideoFrames(np.full((2, 28, 28, 3), 127, np.uint8), np.array([0, 1], np.int64))
+    plain = load_vlm(folder, dtype=torch.float32).preprocess(list(video.frames))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"shortest_edge": 28}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]})
+    )
+    given = load_vlm(folder, dtype=torch.float32).preprocess(list(video.frames))
+    assert not torch.allclose(plain, given)
+    assert torch.allclose(given, torch.full_like(given, (127 / 255 - 0.5) / 0.25), atol=1e-5)
+
+
+def test_a_tokenizer_of_another_model_is_one_line(checkpoint, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("llama")[0], folder)
+    body = json.loads((folder / "tokenizer.json").read_text())
+    body["added_tokens"].append(
+        {
+            "id": 900, "content": "hello", "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False, "special": False,
+        }
+    )  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match="knows 320 tokens"):
+        load_vlm(folder, dtype=torch.float32).encode(Prompt("say hello"))
+
+
+def test_dtypes_and_devices_that_are_not_offered_are_refused_before_loading(tmp_path):
+    for dtype in (torch.float16, torch.int8):
+        with pytest.raises(SettingError, match="use bfloat16 or float32"):
+            load_vlm(tmp_path / "never looked at", dtype=dtype)
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingError, match="no CUDA device"):
+            load_vlm(tmp_path / "never looked at", device="cuda")
+
+
+def test_a_known_reason_is_told_as_it_is(copy):
+    folder, _ = copy
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["rope_parameters"] = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    _refused(folder, "^rope_scaling of kind 'yarn'")

@@ -19,10 +19,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run_check(args: argparse.Namespace) -> int:
     """Print the report; exit code 2 when the checkpoint cannot be loaded."""
     from crossdraft.models import check_checkpoint
+    from crossdraft.models.nano import nano_dir
 
-    report = check_checkpoint(args.checkpoint)
-    if args.json:
-        output.print_json(dataclasses.asdict(report))
-    else:
-        print(report)
-    return 0 if report.ok else 2
+    folders = [nano_dir("target"), nano_dir("event")] if args.checkpoint == "nano" else [args.checkpoint]
+    reports = [check_checkpoint(folder) for folder in folders]
+    for report in reports:
+        if args.json:
+            output.print_json(dataclasses.asdict(report))
+        else:
+            print(report)
+    return 0 if all(report.ok for report in reports) else 2

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.models.catalogue import FAMILIES, family_of
@@ -45,8 +46,13 @@ def load_vlm(
     """Load a checkpoint folder (or a hub id that the user named) for inference.
 
     family: a name of ``FAMILIES``; None reads it from config.json.
-    Raises CheckpointError with one line when it cannot be loaded.
+    Raises CheckpointError with one line when it cannot be loaded, SettingError for a dtype or device that is not
+    offered, before anything is read.
     """
+    if dtype not in (torch.bfloat16, torch.float32, torch.float64):
+        raise SettingError(f"dtype {dtype} is not supported; use bfloat16 or float32")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise SettingError(f"device '{device}' is not there: no CUDA device was found; use cpu")
     folder = resolve_checkpoint(ref)
     chosen = family or family_of(read_json(folder / "config.json"))
     model: VLM = find("model family", FAMILIES, chosen).load(folder, dtype, device)

@@ -7,6 +7,7 @@ from crossdraft.core.errors import CheckpointError
 from crossdraft.core.registry import find
 from crossdraft.models.catalogue import PARTS, family_of
 from crossdraft.models.loading import compare, read_headers, read_json, resolve_checkpoint, shapes
+from crossdraft.models.spliced import build_parts
 
 _SHOWN = 8
 
@@ -46,7 +47,7 @@ def check_checkpoint(ref: str | Path) -> CheckReport:
         note = f"model_type '{config.get('model_type')}' runs on transformers' own code: not bit-exact, chains only"
         return CheckReport(str(folder), "transformers", True, parameters, size, len(headers), 0, (note,))
     try:
-        parts = find("family", PARTS, family)(config)
+        parts = build_parts(find("family", PARTS, family), config, folder)
     except CheckpointError as error:
         return CheckReport(str(folder), family, False, parameters, size, 0, 0, (str(error),))
     report = compare(headers, shapes(parts), parts.rename)

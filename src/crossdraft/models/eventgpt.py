@@ -18,7 +18,7 @@ from crossdraft.data.events import render_event_images
 from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.models.llama import meta_decoder
 from crossdraft.models.loading import load_weights, read_headers, read_json, resolve_checkpoint
-from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, _rename_of
+from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, _rename_of, build_parts
 from crossdraft.models.vision import CLIP_L_336, Preprocessing, clip_tower, strip_tower, tower_features
 from crossdraft.nn.decoder import Decoder
 
@@ -109,7 +109,8 @@ class EventGPT(SplicedVLM):
         if not any((EventGPTParts.rename(k) or "").startswith(_TOWER) for k in headers):
             beside = tower_folder(config, folder)
             config["vision_config"] = tower_config(beside)
-        parts = EventGPTParts(config)
+        parts = build_parts(EventGPTParts, config, folder)
+        assert isinstance(parts, EventGPTParts)
         tower_names = tuple(n for n, _ in parts.named_parameters() if n.startswith(_TOWER))
         load_weights(parts, folder, _rename_of(parts), dtype, (*parts.optional, *(tower_names if beside else ())))
         if beside is not None:

@@ -22,6 +22,8 @@ from crossdraft.models.llama import meta_decoder
 from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, read_parts, text_config
 from crossdraft.models.vision import Preprocessing, clip_tower, strip_tower, tower_features
 
+# what transformers leaves unwritten
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _TOWER = re.compile(r"(vision_tower|image_tower|video_tower)\.(.*)")
 
 
@@ -59,6 +61,11 @@ class LlavaParts(Parts):
         for name in self.towers:
             setattr(self, name, clip_tower(vision))
         layers = layers_of(config)
+        # hidden states: the embeddings, then one for each layer
+        states = int(vision.get("num_hidden_layers", 12)) + 1
+        for layer in [layers] if isinstance(layers, int) else layers:
+            if not -states <= layer < states:
+                raise CheckpointError(f"vision_feature_layer {layer} is none of the tower's {states} hidden states")
         channels = int(vision.get("hidden_size", 768)) * (1 if isinstance(layers, int) else len(layers))
         self.multi_modal_projector = Projector(config, channels, int(text["hidden_size"]))
         tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
@@ -95,6 +102,10 @@ class LlavaNextParts(LlavaParts):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
+        if any(len(pair) != 2 or int(min(pair)) < self.image_size for pair in pinpoints):
+            raise CheckpointError(f"image_grid_pinpoints {pinpoints} are not [height, width] of whole tiles")
+        self.pinpoints = [[int(edge) for edge in pair] for pair in pinpoints]
         self.image_newline = nn.Parameter(torch.zeros(self.decoder.config.hidden_size))
 
 
@@ -170,9 +181,7 @@ class LlavaNextTarget(LlavaTarget):
         super().__init__(name, parts, folder, dtype, device)
         assert isinstance(parts, LlavaNextParts)
         self.newline = parts.image_newline.to(device, dtype)
-        self.pinpoints = parts.config.get("image_grid_pinpoints") or [
-            [336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008],
-        ]  # fmt: skip
+        self.pinpoints = parts.pinpoints
         if dict(parts.config.get("text_config") or {}).get("model_type") == "mistral":
             self.template = TEMPLATES["llava_next_mistral"]
 

@@ -63,7 +63,7 @@ class Encoded:
 class SplicedVLM:
     """Implements ``core.protocols.VLM`` on our decoder. Subclasses say how a prompt becomes embeddings.
 
-    Holds nothing about a request. Raises CheckpointError when head and tokenizer do not fit.
+    Holds nothing about a request.
     """
 
     def __init__(
@@ -83,7 +83,15 @@ class SplicedVLM:
         """Preprocess, run the tower and the projector, splice. Raises DataError (see ``core.protocols.VLM``)."""
 
     def splice(self, ids: Sequence[int], media: Sequence[Float[Tensor, "M D"]]) -> Encoded:
-        """Put ``media``, in order, where ``ids`` holds the placeholder. DataError when that is too long."""
+        """Put ``media``, in order, where ``ids`` holds the placeholder. DataError when that is too long.
+
+        CheckpointError when the tokenizer gives an id for which the model has no embedding.
+        """
+        if (highest := max(ids, default=0)) >= self.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer of {self.name} gives id {highest}, but the model knows {self.vocab_size} tokens; "
+                "put the tokenizer files that belong to this checkpoint into its folder"
+            )
         parts: list[Tensor] = []
         tokens: list[int] = []
         text: list[int] = []
@@ -167,10 +175,24 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **text}
 
 
+def build_parts(kind: type[Parts], config: dict[str, Any], folder: Path) -> Parts:
+    """The modules that ``config`` describes, empty. CheckpointError when its values make no model."""
+    try:
+        return kind(config)
+    except CheckpointError:
+        raise
+    # a config.json may hold anything; whatever its values break, the reason is the same
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes no {kind.family} model ({first}); fetch it again"
+        ) from error
+
+
 def read_parts(kind: type[Parts], ref: str | Path, dtype: torch.dtype) -> tuple[Parts, Path]:
     """Build ``kind`` from a checkpoint folder and fill it. Raises CheckpointError."""
     folder = resolve_checkpoint(ref)
-    parts = kind(read_json(folder / "config.json"))
+    parts = build_parts(kind, read_json(folder / "config.json"), folder)
     load_weights(parts, folder, _rename_of(parts), dtype, parts.optional)
     if parts.decoder.config.tie_embeddings:
         parts.decoder.lm_head.weight = parts.decoder.embed_tokens.weight

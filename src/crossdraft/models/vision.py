@@ -1,5 +1,6 @@
 """CLIP vision towers through transformers, and the preprocessing that a checkpoint asks for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,26 @@ class Preprocessing:
             raise CheckpointError(
                 f"{folder}: preprocessor_config.json crops to {edge} pixels, but the vision tower takes {size}"
             )
-        mean = tuple(found.get("image_mean", CLIP_MEAN))
-        std = tuple(found.get("image_std", CLIP_STD))
+        scale = found.get("size", size)
+        short = scale.get("shortest_edge", scale.get("height", size)) if isinstance(scale, Mapping) else scale
+        # tiles of LLaVA-NeXT are cut to the tower's edge, whatever the file says beside
+        if short != size and "image_grid_pinpoints" not in found:
+            raise CheckpointError(
+                f"{folder}: preprocessor_config.json scales to {short} pixels and crops to {size}, which is not "
+                "supported; both must be the vision tower's edge"
+            )
+        try:
+            mean = tuple(float(v) for v in found.get("image_mean", CLIP_MEAN))
+            std = tuple(float(v) for v in found.get("image_std", CLIP_STD))
+            good = (
+                len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < v < math.inf for v in std)
+            )
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise CheckpointError(
+                f"{folder}: image_mean and image_std in preprocessor_config.json must be three numbers each"
+            )
         return cls(size, mean, std, bool(found.get("do_pad", False)) and "image_grid_pinpoints" not in found)
 
     def __call__(self, pictures: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 3 S S"]:
