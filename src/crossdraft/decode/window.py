@@ -137,7 +137,6 @@ class _Aside:
     """A function running in a thread of its own, on a stream of its own where there is CUDA."""
 
     run: Callable[[], DraftSession]
-    threads: int | None
     result: DraftSession | None = None
     error: BaseException | None = None
     _thread: threading.Thread = field(init=False)
@@ -151,8 +150,6 @@ class _Aside:
 
     def _main(self) -> None:
         try:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
             # inference mode and the current stream belong to a thread, not to the process
             with torch.inference_mode():
                 if self._stream is None:
@@ -196,13 +193,9 @@ def run_together(
         early = begin_now(TimedWindow(is_open=False))
         return prefill(), lambda: early, spans
     window = TimedWindow()
-    before = torch.get_num_threads()
-    # two teams on the same cores must share them; one thread for the event model, the rest for the target
-    share = mode == "overlapped" and before > 1 and not torch.cuda.is_initialized()
-    aside = _Aside(lambda: begin_now(window), 1 if share else None)
+    # thread counts stay as they are: another count could round the target's prefill otherwise than plain decoding's
+    aside = _Aside(lambda: begin_now(window))
     try:
-        if share:
-            torch.set_num_threads(before - 1)
         ready = prefill()
     except BaseException:
         window.close()
@@ -213,7 +206,4 @@ def run_together(
         start = now_ms()
         guess = aside.join()
         spans["waited_ms"] = now_ms() - start
-    finally:
-        if share:
-            torch.set_num_threads(before)
     return ready, lambda: guess, spans
