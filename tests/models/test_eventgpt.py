@@ -132,7 +132,7 @@ def test_prompts_without_events_and_qformer_checkpoints_are_refused(published, t
 class LlamaStandIn:
     """The ids that LLaMA's tokenizer gives to the pieces of the published test vector."""
 
-    bos_id = 1
+    bos: ClassVar = [1]
     pieces: ClassVar = {
         "before": [
             319, 13563, 1546, 263, 12758, 5199, 322, 385, 23116, 21082, 20255, 29889, 450, 20255, 4076, 8444, 29892,

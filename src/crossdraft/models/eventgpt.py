@@ -18,7 +18,7 @@ from crossdraft.data.events import render_event_images
 from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.models.llama import meta_decoder
 from crossdraft.models.loading import load_weights, read_headers, read_json, resolve_checkpoint
-from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, _rename_of, build_parts
+from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, build_parts, fill
 from crossdraft.models.vision import CLIP_L_336, Preprocessing, clip_tower, strip_tower, tower_features
 from crossdraft.nn.decoder import Decoder
 
@@ -112,12 +112,10 @@ class EventGPT(SplicedVLM):
         parts = build_parts(EventGPTParts, config, folder)
         assert isinstance(parts, EventGPTParts)
         tower_names = tuple(n for n, _ in parts.named_parameters() if n.startswith(_TOWER))
-        load_weights(parts, folder, _rename_of(parts), dtype, (*parts.optional, *(tower_names if beside else ())))
+        fill(parts, folder, dtype, elsewhere=tower_names if beside is not None else ())
         if beside is not None:
             load_weights(parts.visual_tower, beside, _clip_key, dtype)
-        if parts.decoder.config.tie_embeddings:
-            parts.decoder.lm_head.weight = parts.decoder.embed_tokens.weight
-        return cls(folder.name, parts.eval(), folder, dtype, device)
+        return cls(folder.name, parts, folder, dtype, device)
 
     @torch.inference_mode()
     def encode(self, prompt: Prompt) -> Encoded:
@@ -135,8 +133,7 @@ class EventGPT(SplicedVLM):
         """Each side of the events is tokenised alone; BOS only in front of the first."""
         text = self.template.render(prompt.question, prompt.history, f"<ev_start>{MEDIA}<ev_end>\n")
         before, after = text.split(MEDIA)
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        return [*bos, *self.tokenizer.encode(before), PLACEHOLDER, *self.tokenizer.encode(after)]
+        return [*self.tokenizer.bos, *self.tokenizer.encode(before), PLACEHOLDER, *self.tokenizer.encode(after)]
 
 
 def _clip_key(key: str) -> str | None:

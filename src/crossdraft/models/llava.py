@@ -156,7 +156,6 @@ class LlavaTarget(SplicedVLM):
 
     def prompt_ids(self, text: str, mark: str) -> list[int]:
         """Ids of ``text`` behind BOS, every ``mark`` one placeholder."""
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         mark_id = self.tokenizer.id_of(mark)
         if mark_id is not None:
             ids = self.tokenizer.encode(text)
@@ -167,7 +166,7 @@ class LlavaTarget(SplicedVLM):
             ids = self.tokenizer.encode(first)
             for piece in rest:
                 ids += [PLACEHOLDER, *(self.tokenizer.encode(piece) if piece else [])]
-        return bos + [PLACEHOLDER if i == mark_id else i for i in ids]
+        return self.tokenizer.bos + [PLACEHOLDER if i == mark_id else i for i in ids]
 
 
 class LlavaNextTarget(LlavaTarget):

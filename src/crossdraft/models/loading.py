@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from crossdraft.core.errors import CheckpointError
+from crossdraft.core.errors import CheckpointError, CrossdraftError
 from crossdraft.core.records import write_atomically
 
 INDEX = "model.safetensors.index.json"
@@ -198,8 +198,6 @@ def save_weights(folder: Path, state: Mapping[str, Tensor], config: Mapping[str,
 
     Raises CrossdraftError when the disk is full or the folder cannot be written.
     """
-    from crossdraft.core.errors import CrossdraftError
-
     temporary = folder / ".model.safetensors.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)

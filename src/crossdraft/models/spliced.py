@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossdraft.core.errors import CheckpointError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import Exactness, Scores
-from crossdraft.models.loading import Rename, load_weights, read_json, resolve_checkpoint, save_weights
+from crossdraft.models.loading import load_weights, read_json, resolve_checkpoint, save_weights
 from crossdraft.models.session import DecoderSession
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
@@ -193,15 +193,26 @@ def read_parts(kind: type[Parts], ref: str | Path, dtype: torch.dtype) -> tuple[
     """Build ``kind`` from a checkpoint folder and fill it. Raises CheckpointError."""
     folder = resolve_checkpoint(ref)
     parts = build_parts(kind, read_json(folder / "config.json"), folder)
-    load_weights(parts, folder, _rename_of(parts), dtype, parts.optional)
-    if parts.decoder.config.tie_embeddings:
-        parts.decoder.lm_head.weight = parts.decoder.embed_tokens.weight
-    return parts.eval(), folder
+    fill(parts, folder, dtype)
+    return parts, folder
 
 
-def _rename_of(parts: Parts) -> Rename:
+def fill(parts: Parts, folder: Path, dtype: torch.dtype, elsewhere: Sequence[str] = ()) -> None:
+    """Give ``parts`` the weights in ``folder``; a tied head is the embedding table, whatever is stored for it.
+
+    elsewhere: names that this folder may leave out because the caller reads them from another one.
+    Raises CheckpointError.
+    """
     tied = bool(parts.optional)
-    return lambda key: None if tied and parts.rename(key) == "decoder.lm_head.weight" else parts.rename(key)
+
+    def rename(key: str) -> str | None:
+        name = parts.rename(key)
+        return None if tied and name in parts.optional else name
+
+    load_weights(parts, folder, rename, dtype, (*parts.optional, *elsewhere))
+    if tied:
+        parts.decoder.lm_head.weight = parts.decoder.embed_tokens.weight
+    parts.eval()
 
 
 def save_parts(parts: Parts, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:

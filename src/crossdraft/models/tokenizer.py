@@ -11,7 +11,7 @@ from crossdraft.models.loading import read_json
 class TextTokenizer:
     """Ids of text and text of ids; implements ``core.protocols.Tokenizer``.
 
-    bos_id: what prompts begin with, or None. Raises CheckpointError when the folder has no tokenizer.
+    bos: what prompts begin with, one id or none. Raises CheckpointError when the folder has no tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,8 @@ class TextTokenizer:
             first = str(error).partition("\n")[0]
             raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first}") from error
         settings = read_json(folder / "tokenizer_config.json", needed=False)
-        self.bos_id: int | None = self._inner.bos_token_id
+        bos_id: int | None = self._inner.bos_token_id
+        self.bos: list[int] = [] if bos_id is None else [bos_id]
         self._adds_bos = settings.get("add_bos_token")
 
     def __len__(self) -> int:
