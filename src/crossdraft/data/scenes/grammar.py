@@ -272,8 +272,10 @@ def _nearest(v: View) -> tuple[ObjectState, str]:
         p = v.objects[1]
         third = f"the next nearest is {_a(_thing(p))} {_beside(p, o)}, {_range(p)}, {_participle(p)} {_course(p)}."
     else:
-        third = f"nothing else moves. {_room(o)}"
-    return o, f"{first} {second} {third}"
+        third = "nothing else moves."
+    # what is quick looks another way in the next clip; of what is slow, one thing more is told
+    more = _room(o) if o.speed == "slow" or len(v.objects) == 1 else ""
+    return o, f"{first} {second} {third} {more}"
 
 
 def _count(v: View) -> tuple[ObjectState, str]:

@@ -12,9 +12,9 @@ from crossdraft.data.events import make_stream as make_event_stream
 from crossdraft.data.scenes.grammar import QA, View, questions
 from crossdraft.data.scenes.render import camera_frames
 from crossdraft.data.scenes.sense import sense
-from crossdraft.data.scenes.world import SIZE, Era, ObjectState, World
+from crossdraft.data.scenes.world import SIZE, STRIDE_S, Era, ObjectState, World
 
-CLIP_US, STRIDE_US, FPS = 1_000_000, 500_000, 20
+CLIP_US, STRIDE_US, FPS = 1_000_000, round(STRIDE_S * 1_000_000), 20
 VISIBLE_SHARE, MIN_HEIGHT_PX = 0.5, 9.0
 
 

@@ -45,8 +45,13 @@ LANE_SPEED = {"slow": (9.0, 14.0), "quick": (44.0, 58.0)}
 DEPTH_SPEED = {"slow": (0.11, 0.15), "quick": (0.42, 0.52)}
 # bottom edge and scale of the three lanes
 LANES = ((55.0, 15.0), (71.0, 20.0), (91.0, 25.0))
-FAR_U, NEAR_U = -0.05, 1.35
+FAR_U, NEAR_U = -0.05, 1.13
+# behind CLOSE_U the way goes by CLOSE_RUSH times as fast: what is about to pass the camera passes quickly, so that
+# half an object is a rare sight
+CLOSE_U, CLOSE_RUSH = 1.0, 3.0
+TRIES = 12
 FADE_S = 0.4
+STRIDE_S = 0.5  # clips begin every half second, and their middles lie at multiples of it
 WARM_UP_S = 16.0
 WANTED = (0.33, 0.18, 0.19, 0.3)  # how often 1, 2, 3, 4 objects are wanted; what is seen is then nearly even
 MIN_HEIGHT_PX = 8.5
@@ -116,11 +121,12 @@ class Track:
             fade = np.ones_like(age)
         else:
             u = (FAR_U if self.rate > 0 else NEAR_U) + self.rate * age
+            away_from_horizon = (u - FAR_U) / abs(self.rate)
+            u = np.where(u > CLOSE_U, CLOSE_U + CLOSE_RUSH * (u - CLOSE_U), u)
             scale = 11.0 + 21.0 * u
             w, h = (v * scale for v in FRONT_SHAPE[self.kind])
             cx = self.start + self.spread * u
             bottom = 45.0 + 60.0 * u
-            away_from_horizon = (u - FAR_U) / abs(self.rate)
             fade = np.clip(away_from_horizon / FADE_S, 0, 1)
         alive = (times_s >= self.begin_s) & (times_s <= self.end_s)
         return np.stack([cx - w / 2, bottom - h, w, h, fade * alive], 1)
@@ -229,9 +235,9 @@ def _stays(track: Track, t: float) -> bool:
 
 
 def _make_track(rng: np.random.Generator, number: int, t: float, alive: list[Track]) -> Track:
-    """The first of six proposals that will hardly hide another object, else the one that hides least."""
+    """The first proposal that will hardly hide another object, else the one of ``TRIES`` that hides least."""
     best: tuple[float, Track] | None = None
-    for _ in range(6):
+    for _ in range(TRIES):
         track = _propose(rng, number, t)
         times = np.arange(t, track.end_s, 0.25)
         hidden = max((_overlap(track.boxes(times), other.boxes(times)) for other in alive), default=0.0)
@@ -239,7 +245,7 @@ def _make_track(rng: np.random.Generator, number: int, t: float, alive: list[Tra
         hidden += 0.1 * sum(o.colour == track.colour for o in alive)
         if best is None or hidden < best[0]:
             best = (hidden, track)
-        if hidden < 0.15:
+        if hidden < 0.06:
             break
     assert best is not None
     return best[1]
@@ -263,10 +269,16 @@ def _propose(rng: np.random.Generator, number: int, t: float) -> Track:
     if heading in ("left", "right"):
         bottom, scale = LANES[int(rng.integers(3))]
         jitter = float(rng.uniform(-3, 3))
-        rate = float(rng.uniform(*LANE_SPEED[speed])) * (1 if heading == "right" else -1)
+        crossing_s = SIZE / float(rng.uniform(*LANE_SPEED[speed]))
+        if speed == "slow":
+            crossing_s = round(crossing_s / STRIDE_S) * STRIDE_S
+        rate = SIZE / crossing_s * (1 if heading == "right" else -1)
         half = SIDE_SHAPE[kind][0] * scale / 2
         start = -half if rate > 0 else SIZE + half
         life = (SIZE + 2 * half) / abs(rate)
+        # its centre crosses the rim half-way between the middles of two clips: whether an object counts is then
+        # never a matter of a pixel
+        t += (STRIDE_S / 2 - t - half / abs(rate)) % STRIDE_S
         return Track(number, kind, colour, heading, speed, t, t + life, start, rate, bottom + jitter,
                      scale + jitter / 3, 0.0)  # fmt: skip
     rate = float(rng.uniform(*DEPTH_SPEED[speed])) * (1 if heading == "towards" else -1)
