@@ -66,13 +66,15 @@ def test_segment_spells_the_answer_and_marks_its_facts(tokenizer, questions, rol
         assert all(segment.weights[place] == words.FACT_WEIGHT for place, _ in segment.facts)
 
 
-def _tongue(role, vocabulary):
+def _pair(role, vocabulary):
     decoder = DecoderConfig(
         vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=2,
         head_dim=16,
     )  # fmt: skip
     torch.manual_seed(0)
-    return tongue.Tongue(tongue.TongueConfig(role=role, eyes_width=16, decoder=decoder, aux_layer=0)).eval()
+    eyes = Eyes(EyesConfig(width=16, layers=1, heads=2, read_layer=-1, sees_colour=role == "target"))
+    config = tongue.TongueConfig(role=role, eyes_width=16, decoder=decoder, aux_layer=0)
+    return tongue.Pair(eyes, tongue.Tongue(config)).eval()
 
 
 @pytest.mark.parametrize("role", ["target", "event"])
@@ -82,15 +84,15 @@ def test_packed_questions_do_not_see_each_other(tokenizer, questions, role, aske
     """Each question gets the logits that it gets alone."""
     to_ids = words.Words(tokenizer, role)
     frames = clips.NUM_FRAMES if role == "target" else clips.NUM_EVENT_IMAGES
-    features = torch.randn(1, frames, 37, 16, generator=torch.Generator().manual_seed(seed))
+    pictures = np.random.default_rng(seed).integers(0, 256, (1, frames, 96, 96, 3), dtype=np.uint8)
     patches, wholes = np.zeros((1, frames, 36, 9), np.float32), np.zeros((1, frames, 8), np.int64)
     patches[..., 0] = 1
     segments = [[to_ids.segment(qa) for qa in questions[1]]]
-    lessons = tongue.Lessons(to_ids, features, patches, wholes, segments)
-    model = _tongue(role, tokenizer.get_vocab_size())
+    lessons = tongue.Lessons(to_ids, pictures, patches, wholes, segments)
+    model = _pair(role, tokenizer.get_vocab_size())
     with torch.no_grad():
-        packed, _ = model(lessons.take([0], [asked]))
-        alone = [model(lessons.take([0], [[q]]))[0] for q in asked]
+        packed = model(lessons.take([0], [asked]))
+        alone = [model(lessons.take([0], [[q]])) for q in asked]
         assert model.loss(lessons.take([0], [asked])).isfinite()
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
@@ -104,6 +106,21 @@ def test_look_equals_the_library_tower(read_layer):
     with torch.no_grad():
         expected = eyes.tower(pixels, output_hidden_states=True).hidden_states[read_layer]
         torch.testing.assert_close(eyes.look(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_slow_parameters_learn_at_their_own_rate(tmp_path):
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    pair = torch.nn.ModuleDict({"eyes": torch.nn.Linear(3, 1), "tongue": torch.nn.Linear(3, 1)})
+    before = {k: v.detach().clone() for k, v in pair.named_parameters()}
+    inputs = torch.ones(2, 3)
+
+    def loss_of(step, part, parts):
+        return (pair["eyes"](inputs) + pair["tongue"](inputs)).sum()
+
+    config = FitConfig(steps=1, peak_lr=1e-2, weight_decay=0.0, slow="eyes.", slow_rate=0.25)
+    assert fit("slow", pair, loss_of, config, tmp_path)
+    moved = {k: (v.detach() - before[k]).abs().mean().item() for k, v in pair.named_parameters()}
+    assert moved["eyes.weight"] == pytest.approx(0.25 * moved["tongue.weight"], rel=1e-4)
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossdraft.core.errors import SettingError
+from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.models import check_checkpoint, load_vlm
 from crossdraft.training.nano import evaluate, pipeline
+from crossdraft.training.nano.export import restore
 from crossdraft.training.nano.fitting import read_log
 
 
@@ -48,6 +49,22 @@ def test_log_and_finished_stage(runs):
     assert any("held_out_loss" in line for line in before)
     pipeline.train_nano(whole, smoke=True, note=lambda _: None)
     assert read_log(whole, "target_tongue") == before, "a finished stage is not trained again"
+
+
+def test_training_goes_on_from_a_finished_pair(runs, tmp_path):
+    """The first state of a continued run is the pair's weights; another shape is refused before any work."""
+    whole = runs[2]
+    on = tmp_path / "on"
+    assert pipeline.train_nano(on, smoke=True, start_from=whole, stop_after=1, note=lambda _: None) is None
+    pair = pipeline.new_pair(pipeline.smoke_recipes()[0], "cpu")
+    restore(pair.eyes, pair.tongue, whole / "nano-target")
+    stored = load_file(whole / "nano-target" / "model.safetensors")
+    embedding = next(v for k, v in stored.items() if k.endswith("embed_tokens.weight"))
+    assert torch.equal(pair.tongue.decoder.embed_tokens.weight, embedding.float())
+    assert (on / "tokenizer.json").read_bytes() == (whole / "nano-target" / "tokenizer.json").read_bytes()
+    with pytest.raises(CheckpointError, match="same shape"):
+        pipeline.train_nano(tmp_path / "other", minutes=1, start_from=whole)
+    assert not (tmp_path / "other" / "data").exists()
 
 
 def test_bad_settings(tmp_path):

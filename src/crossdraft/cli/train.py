@@ -11,9 +11,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser("train", help="train and measure the built-in pair")
     verbs = command.add_subparsers(dest="verb", metavar="WHAT", required=True)
 
-    nano = verbs.add_parser("nano", help="train the built-in pair from scratch")
+    nano = verbs.add_parser("nano", help="train the built-in pair")
     nano.add_argument("--out", metavar="DIR", required=True, help="work folder (5 GB); run again to go on")
     nano.add_argument("--minutes", type=float, default=95.0, metavar="M", help="of training in all (default: 95)")
+    nano.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="DIR",
+        help="go on from the pair in DIR (nano: the built-in one)",
+    )
     nano.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     nano.add_argument("--restart", action="store_true", help="begin anew instead of going on")
     nano.add_argument("--smoke", action="store_true", help="a few steps at tiny sizes, to see that it works")
@@ -29,14 +35,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_nano(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
+    from crossdraft.models.nano import nano_dir
     from crossdraft.training.nano import train_nano
 
+    start_from = nano_dir("target").parent if args.start_from == "nano" else args.start_from
     made = train_nano(
         args.out,
         minutes=args.minutes,
         device=args.device,
         resume=not args.restart,
         smoke=args.smoke,
+        start_from=start_from,
         note=output.say,
     )
     for role, folder in (made or {}).items():

@@ -8,12 +8,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from crossdraft.core.errors import CheckpointError
 from crossdraft.core.records import write_atomically
 from crossdraft.data.images import CLIP_MEAN, CLIP_STD
 from crossdraft.data.scenes import SIZE
 from crossdraft.models.eventgpt import EventGPTParts
 from crossdraft.models.loading import save_weights, shapes
-from crossdraft.models.spliced import Parts
+from crossdraft.models.spliced import Parts, read_parts
 from crossdraft.models.video_llava import VideoLlavaParts
 from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.nano.clips import GRID, NUM_FRAMES
@@ -105,6 +106,23 @@ def _gather(eyes: Eyes, tongue: Tongue) -> tuple[Parts, dict[str, Tensor]]:
     for name, layer in zip(names, (first, last), strict=True):
         state |= {f"{name}.{k}": v for k, v in layer.named_parameters()}
     return parts, state
+
+
+@torch.no_grad()
+def restore(eyes: Eyes, tongue: Tongue, folder: Path) -> None:
+    """Give both modules the weights of a checkpoint that ``export`` wrote; the throw-away heads stay as they are.
+
+    Raises CheckpointError when a tensor is missing or has another shape.
+    """
+    parts, state = _gather(eyes, tongue)
+    found = read_parts(type(parts), folder, torch.float32)[0]
+    for name, stored in found.named_parameters(remove_duplicate=False):
+        if stored.shape != state[name].shape:
+            raise CheckpointError(
+                f"{folder}: {name} is {list(stored.shape)}, the recipe has {list(state[name].shape)}; training "
+                "goes on from a checkpoint of the same shape only"
+            )
+        state[name].copy_(stored)
 
 
 def export(eyes: Eyes, tongue: Tongue, tokenizer: Tokenizer, folder: Path) -> Path:

@@ -116,18 +116,25 @@ class Eyes(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> tuple[dict[str, Tensor], Tensor]:
         """Logits by name ((B, 36, C) for patches, (B, C) for whole pictures) and boxes (B, 36, 4)."""
-        states = self.norm(self.look(pixels))
+        return self.judge(self.look(pixels))
+
+    def judge(self, states: Float[Tensor, "B 37 W"]) -> tuple[dict[str, Tensor], Tensor]:
+        """What the heads make of features that ``look`` gave."""
+        states = self.norm(states)
         parts = self.patch_head(states[:, 1:]).split([n for _, n in self.patch_classes.values()] + [4], -1)
         wholes = self.whole_head(states[:, 0]).split([n for _, n in self.whole_classes.values()], -1)
         logits = dict(zip(self.patch_classes, parts[:-1], strict=True))
         return logits | dict(zip(self.whole_classes, wholes, strict=True)), parts[-1]
 
-    def loss(self, pixels: Tensor, patches: Tensor, wholes: Tensor) -> Tensor:
-        """patches: (B, 36, 9) and wholes: (B, 8) labels as ``clips.label_picture`` gives them."""
-        logits, boxes = self(pixels)
+    def loss(self, states: Float[Tensor, "B 37 W"], patches: Tensor, wholes: Tensor) -> Tensor:
+        """Loss of features that ``look`` gave.
+
+        patches: (B, 36, 9) and wholes: (B, 8) labels as ``clips.label_picture`` gives them.
+        """
+        logits, boxes = self.judge(states)
         logits = {k: v.float() for k, v in logits.items()}
         there = patches[..., clips.KIND] > 0
-        total = torch.zeros((), device=pixels.device)
+        total = torch.zeros((), device=states.device)
         for name, (column, _) in self.patch_classes.items():
             labels = patches[..., column].long()
             if name == "kind":  # every patch, the empty ones at a fifth of the weight (they are 15 times as many)
@@ -157,8 +164,8 @@ class Eyes(nn.Module):
         return out
 
 
-def half_loss(eyes: Eyes, pixels: Tensor, patches: Tensor, wholes: Tensor) -> Tensor:
-    """The loss computed in bfloat16 throughout; gradients reach the float32 weights."""
+def half_lesson(eyes: Eyes, pixels: Tensor, patches: Tensor, wholes: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and their loss, computed in bfloat16 throughout; gradients reach the float32 weights."""
     narrow = {f"eyes.{k}": v.to(torch.bfloat16) for k, v in eyes.named_parameters()}
     return functional_call(_Lesson(eyes), narrow, (pixels.to(torch.bfloat16), patches, wholes))
 
@@ -168,8 +175,9 @@ class _Lesson(nn.Module):
         super().__init__()
         self.eyes = eyes
 
-    def forward(self, pixels: Tensor, patches: Tensor, wholes: Tensor) -> Tensor:
-        return self.eyes.loss(pixels, patches, wholes)
+    def forward(self, pixels: Tensor, patches: Tensor, wholes: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.eyes.look(pixels)
+        return states, self.eyes.loss(states, patches, wholes)
 
 
 def normalise(pictures: UInt8[np.ndarray, "B S S 3"] | Tensor, device: str = "cpu") -> Float[Tensor, "B 3 S S"]:
@@ -177,6 +185,15 @@ def normalise(pictures: UInt8[np.ndarray, "B S S 3"] | Tensor, device: str = "cp
     pixels = torch.as_tensor(np.array(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
     mean = torch.tensor(CLIP_MEAN, device=device).view(3, 1, 1)
     return (pixels - mean) / torch.tensor(CLIP_STD, device=device).view(3, 1, 1)
+
+
+def other_light(pixels: Float[Tensor, "B 3 S S"], rng: np.random.Generator) -> Float[Tensor, "B 3 S S"]:
+    """Pictures under light of another strength, each its own, and with a sensor's noise."""
+    size, device = len(pixels), pixels.device
+    gain = torch.from_numpy(rng.uniform(0.85, 1.15, (size, 1, 1, 1)).astype(np.float32)).to(device)
+    shift = torch.from_numpy(rng.uniform(-0.15, 0.15, (size, 1, 1, 1)).astype(np.float32)).to(device)
+    noise = torch.randn(pixels[:8].shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62)))) * 0.06
+    return pixels * gain + shift + noise.to(device).repeat(-(-size // 8), 1, 1, 1)[:size]
 
 
 def batch_of(
@@ -188,28 +205,6 @@ def batch_of(
     clip, frame = np.divmod(index, data.pictures.shape[1])
     pixels = normalise(data.pictures[clip, frame], device)
     if vary_light:
-        gain = torch.from_numpy(rng.uniform(0.85, 1.15, (size, 1, 1, 1)).astype(np.float32)).to(device)
-        shift = torch.from_numpy(rng.uniform(-0.15, 0.15, (size, 1, 1, 1)).astype(np.float32)).to(device)
-        pixels = pixels * gain + shift
-        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        pixels = (
-            pixels
-            + (torch.randn(pixels[:8].shape, generator=noise) * 0.06)
-            .to(device)
-            .repeat(-(-size // 8), 1, 1, 1)[:size]
-        )
+        pixels = other_light(pixels, rng)
     patches = torch.from_numpy(np.ascontiguousarray(data.patches[clip, frame])).to(device)
     return pixels, patches, torch.from_numpy(np.ascontiguousarray(data.wholes[clip, frame])).to(device)
-
-
-@torch.no_grad()
-def features_of(eyes: Eyes, pictures: np.ndarray, device: str = "cpu") -> Tensor:
-    """(N, F, 37, W) bfloat16 features of (N, F, S, S, 3) pictures."""
-    eyes.eval()
-    out = []
-    for chunk in np.array_split(np.arange(len(pictures)), max(1, len(pictures) // 16)):
-        block = pictures[chunk[0] : chunk[-1] + 1]
-        with torch.autocast(device, torch.bfloat16):
-            states = eyes.look(normalise(block.reshape(-1, *block.shape[2:]), device))
-        out.append(states.to(torch.bfloat16).reshape(len(block), block.shape[1], *states.shape[1:]).cpu())
-    return torch.cat(out)

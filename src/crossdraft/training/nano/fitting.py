@@ -87,7 +87,11 @@ class Gradients:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How long and how fast. minutes: wall clock of this stage, after which it ends early; None: steps alone."""
+    """How long and how fast.
+
+    minutes: wall clock of this stage, after which it ends early; None: steps alone. slow: parameters whose names
+    begin so learn at ``slow_rate`` times the rate of the others.
+    """
 
     steps: int
     peak_lr: float
@@ -96,6 +100,8 @@ class FitConfig:
     floor: float = 0.03
     weight_decay: float = 0.05
     clip: float = 1.0
+    slow: str | None = None
+    slow_rate: float = 1.0
     save_every_s: float = 180.0
     evaluate_every_s: float = 120.0
     log_every: int = 20
@@ -189,10 +195,14 @@ def _evaluate(module: nn.Module, evaluate: Callable[[], Mapping[str, float]], lo
 
 
 def _optimiser(module: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    free = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.98), eps=1e-8)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            rate = config.slow_rate if config.slow is not None and name.startswith(config.slow) else 1.0
+            groups.setdefault((decay, rate), []).append(parameter)
+    listed = [{"params": p, "weight_decay": decay, "rate": rate} for (decay, rate), p in groups.items()]
+    return torch.optim.AdamW(listed, lr=config.peak_lr, betas=(0.9, 0.98), eps=1e-8)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, share: float) -> None:
@@ -202,7 +212,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, share: float)
         at = (share - config.warmup) / (1 - config.warmup)
         factor = config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, at)))
     for group in optimiser.param_groups:
-        group["lr"] = config.peak_lr * factor
+        group["lr"] = config.peak_lr * factor * group["rate"]
 
 
 def _save_state(

@@ -8,19 +8,21 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
-from crossdraft.core.errors import SettingError
+from crossdraft.core.errors import CheckpointError, SettingError
+from crossdraft.core.records import write_atomically
 from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.nano.clips import ClipSet, load_clips, load_questions
-from crossdraft.training.nano.export import export
-from crossdraft.training.nano.eyes import Eyes, EyesConfig, batch_of, features_of, half_loss, normalise
-from crossdraft.training.nano.fitting import FitConfig, fit
-from crossdraft.training.nano.tongue import Lessons, Tongue, TongueConfig, fact_accuracy
+from crossdraft.training.nano.export import export, restore
+from crossdraft.training.nano.eyes import Eyes, EyesConfig, batch_of, half_lesson, normalise
+from crossdraft.training.nano.fitting import FitConfig, LossOf, fit
+from crossdraft.training.nano.tongue import Lessons, Pair, Tongue, TongueConfig, fact_accuracy
 from crossdraft.training.nano.words import VOCABULARY, Role, Words, corpus, train_tokenizer
 
 
@@ -53,25 +55,32 @@ def _decoder(width: int, feed: int, layers: int, heads: int, vocabulary: int) ->
     )  # fmt: skip
 
 
-def recipes(minutes: float, vocabulary: int = VOCABULARY) -> tuple[Recipe, Recipe]:
+ANEW, ONWARD = 1.0, 0.6
+
+
+def recipes(minutes: float, pace: float = ANEW, vocabulary: int = VOCABULARY) -> tuple[Recipe, Recipe]:
     """Target and event model for ``minutes`` of training in all (data not counted).
 
-    The shares follow the shipped pair: eyes 35 %, tongue 48 %, event model's eyes 7 %, tongue 10 %.
+    Eyes take 25 %, eyes and tongue together 60 %, the event model's 6 % and 9 %. pace: scales the learning rates;
+    training that goes on from a finished pair starts lower.
     """
     forever = 1_000_000
 
-    def stage(share: float, peak_lr: float) -> FitConfig:
-        return FitConfig(steps=forever, peak_lr=peak_lr, minutes=minutes * share)
+    def stage(share: float, peak_lr: float, **more: Any) -> FitConfig:
+        return FitConfig(steps=forever, peak_lr=peak_lr * pace, minutes=minutes * share, **more)
+
+    def spoken(share: float, peak_lr: float) -> FitConfig:
+        return stage(share, peak_lr, slow="eyes.", slow_rate=0.3)
 
     target = Recipe(
         role="target", num_clips=9000, pictures=96, aux_layer=2, clips=8, questions=6,
         eyes=EyesConfig(width=160, layers=5, heads=5, read_layer=-2, sees_colour=True),
-        eyes_fit=stage(0.35, 1.5e-3), tongue_fit=stage(0.48, 1e-3), decoder=_decoder(320, 640, 6, 5, vocabulary),
+        eyes_fit=stage(0.25, 1.5e-3), tongue_fit=spoken(0.60, 1e-3), decoder=_decoder(320, 640, 6, 5, vocabulary),
     )  # fmt: skip
     event = Recipe(
         role="event", num_clips=3500, pictures=96, aux_layer=1, clips=16, questions=5,
         eyes=EyesConfig(width=128, layers=3, heads=4, read_layer=-1, sees_colour=False),
-        eyes_fit=stage(0.07, 1.5e-3), tongue_fit=stage(0.10, 2e-3), decoder=_decoder(160, 384, 4, 5, vocabulary),
+        eyes_fit=stage(0.06, 1.5e-3), tongue_fit=spoken(0.09, 2e-3), decoder=_decoder(160, 384, 4, 5, vocabulary),
     )  # fmt: skip
     return target, event
 
@@ -90,95 +99,96 @@ def smoke_recipes(vocabulary: int = VOCABULARY) -> tuple[Recipe, Recipe]:
     return tiny("target", -2, True), tiny("event", -1, False)
 
 
-def teach_eyes(
-    recipe: Recipe, folder: Path, device: str, resume: bool, stop_after: int | None, processes: int
-) -> tuple[Eyes, bool]:
-    """Stage 1 of one model. Returns the eyes and whether they are ready."""
-    train, held_out = (_clips(recipe, folder, split) for split in ("train", "validation"))
+@dataclass(frozen=True)
+class Lab:
+    """Where and how stages run. stop_after: as in ``fit``."""
+
+    folder: Path
+    device: str
+    resume: bool
+    stop_after: int | None
+    processes: int
+
+    def fit(
+        self,
+        name: str,
+        module: nn.Module,
+        loss_of: LossOf,
+        config: FitConfig,
+        evaluate: Callable[[], Mapping[str, float]],
+    ) -> bool:
+        """``fitting.fit`` in this lab."""
+        return fit(
+            name, module, loss_of, config, self.folder,
+            evaluate=evaluate, resume=self.resume, stop_after=self.stop_after, processes=self.processes,
+        )  # fmt: skip
+
+
+def new_pair(recipe: Recipe, device: str) -> Pair:
+    """Eyes and tongue as they are before any lesson."""
     torch.manual_seed(1)
-    eyes = Eyes(recipe.eyes).to(device)
-
-    def loss_of(step: int, part: int, parts: int) -> Tensor:
-        several = recipe.pictures // parts
-        batch = batch_of(train, step * parts + part, several, 1, recipe.role == "target", device)
-        return half_loss(eyes, *batch)
-
-    def held() -> Mapping[str, float]:
-        pictures = held_out.pictures.reshape(-1, *held_out.pictures.shape[2:])
-        patches = torch.from_numpy(np.array(held_out.patches.reshape(len(pictures), *held_out.patches.shape[2:])))
-        wholes = torch.from_numpy(np.array(held_out.wholes.reshape(len(pictures), -1)))
-        return eyes.accuracy(normalise(pictures, device), patches.to(device), wholes.to(device))
-
-    done = fit(
-        f"{recipe.role}_eyes", eyes, loss_of, recipe.eyes_fit, folder,
-        evaluate=held, resume=resume, stop_after=stop_after, processes=processes,
-    )  # fmt: skip
-    return eyes, done
-
-
-def teach_tongue(
-    recipe: Recipe,
-    eyes: Eyes,
-    tokenizer: Tokenizer,
-    folder: Path,
-    device: str,
-    resume: bool,
-    stop_after: int | None,
-    processes: int,
-) -> tuple[Tongue, bool]:
-    """Stage 2 of one model, on the finished eyes."""
-    words = Words(tokenizer, recipe.role)
-    lessons = {}
-    for split in ("train", "validation"):
-        data = _clips(recipe, folder, split)
-        asked = load_questions(folder / "data", split, len(data))
-        segments = [[words.segment(qa) for qa in clip] for clip in asked]
-        seen = _features(recipe, eyes, data, folder, split, device)
-        lessons[split] = Lessons(words, seen, data.patches, data.wholes, segments)
+    eyes = Eyes(recipe.eyes)
     torch.manual_seed(2)
     tongue = Tongue(
         TongueConfig(
             role=recipe.role, eyes_width=recipe.eyes.width, decoder=recipe.decoder, aux_layer=recipe.aux_layer
         )
-    ).to(device)
+    )
+    return Pair(eyes, tongue).to(device)
+
+
+def teach_eyes(recipe: Recipe, eyes: Eyes, lab: Lab) -> bool:
+    """Stage 1 of one model, in place. Returns whether the eyes are ready."""
+    train, held_out = (_clips(recipe, lab.folder, split) for split in ("train", "validation"))
 
     def loss_of(step: int, part: int, parts: int) -> Tensor:
-        batch = lessons["train"].draw(step, recipe.clips, recipe.questions, 3, device, part, parts)
-        with torch.autocast(device, torch.bfloat16):
-            return tongue.loss(batch)
+        several = recipe.pictures // parts
+        batch = batch_of(train, step * parts + part, several, 1, recipe.role == "target", lab.device)
+        return half_lesson(eyes, *batch)[1]
+
+    def held() -> Mapping[str, float]:
+        pictures = held_out.pictures.reshape(-1, *held_out.pictures.shape[2:])
+        patches = torch.from_numpy(np.array(held_out.patches.reshape(len(pictures), *held_out.patches.shape[2:])))
+        wholes = torch.from_numpy(np.array(held_out.wholes.reshape(len(pictures), -1)))
+        return eyes.accuracy(normalise(pictures, lab.device), patches.to(lab.device), wholes.to(lab.device))
+
+    return lab.fit(f"{recipe.role}_eyes", eyes, loss_of, recipe.eyes_fit, held)
+
+
+def teach_tongue(recipe: Recipe, pair: Pair, tokenizer: Tokenizer, lab: Lab) -> bool:
+    """Stage 2 of one model, in place: the tongue from the start, the eyes slowly on. Returns whether it is done."""
+    words = Words(tokenizer, recipe.role)
+    lessons = {}
+    for split in ("train", "validation"):
+        data = _clips(recipe, lab.folder, split)
+        asked = load_questions(lab.folder / "data", split, len(data))
+        segments = [[words.segment(qa) for qa in clip] for clip in asked]
+        lessons[split] = Lessons(
+            words, data.pictures, data.patches, data.wholes, segments, recipe.role == "target" and split == "train"
+        )
+
+    def loss_of(step: int, part: int, parts: int) -> Tensor:
+        batch = lessons["train"].draw(step, recipe.clips, recipe.questions, 3, lab.device, part, parts)
+        with torch.autocast(lab.device, torch.bfloat16):
+            return pair.loss(batch)
 
     rng = np.random.default_rng(0)
     some = range(min(48, recipe.num_validation))
     held = [
-        lessons["validation"].take([i], [rng.permutation(len(lessons["validation"].segments[i]))[:4]], device)
+        lessons["validation"].take([i], [rng.permutation(len(lessons["validation"].segments[i]))[:4]], lab.device)
         for i in some
     ]
 
     def accuracy() -> Mapping[str, float]:
-        with torch.autocast(device, torch.bfloat16):
-            return fact_accuracy(tongue, held)
+        with torch.autocast(lab.device, torch.bfloat16):
+            return fact_accuracy(pair, held)
 
-    done = fit(
-        f"{recipe.role}_tongue", tongue, loss_of, recipe.tongue_fit, folder,
-        evaluate=accuracy, resume=resume, stop_after=stop_after, processes=processes,
-    )  # fmt: skip
-    return tongue, done
+    return lab.fit(f"{recipe.role}_tongue", pair, loss_of, recipe.tongue_fit, accuracy)
 
 
 def _clips(recipe: Recipe, folder: Path, split: str) -> ClipSet:
     count = recipe.num_clips if split == "train" else recipe.num_validation
     return load_clips(folder / "data", split, recipe.sense, count)
-
-
-def _features(recipe: Recipe, eyes: Eyes, data: ClipSet, folder: Path, split: str, device: str) -> Tensor:
-    """What the finished eyes see, made once: (N, F, 37, W) bfloat16, kept as int16 bits."""
-    path = folder / "data" / f"{recipe.role}_{split}_{len(data)}_features.npy"
-    if not path.exists():
-        seen = features_of(eyes, data.pictures, device)
-        partial = path.with_suffix(".part.npy")
-        np.save(partial, seen.view(torch.int16).numpy())
-        partial.replace(path)
-    return torch.from_numpy(np.load(path, allow_pickle=False)).view(torch.bfloat16)
 
 
 def train_nano(
@@ -188,10 +198,11 @@ def train_nano(
     device: str = "cpu",
     resume: bool = True,
     smoke: bool = False,
+    start_from: str | Path | None = None,
     stop_after: int | None = None,
     note: Callable[[str], None] = print,
 ) -> dict[str, Path] | None:
-    """Train the pair from scratch and write WORKDIR/nano-target and WORKDIR/nano-event.
+    """Train the pair and write WORKDIR/nano-target and WORKDIR/nano-event.
 
     Interrupt it at any time; the next call with the same ``workdir`` goes on from the last saved state (every three
     minutes), to the very numbers that an unbroken run of as many steps gives.
@@ -202,10 +213,13 @@ def train_nano(
         device: "cpu" or "cuda".
         resume: False begins anew.
         smoke: a few steps at tiny sizes, for tests.
+        start_from: a folder with a finished nano-target and nano-event, whose training goes on with new lessons
+            and at a lower rate; None begins from nothing.
         stop_after: end after so many steps of the first unfinished stage, as if interrupted (for tests).
         note: told what is going on.
 
-    Returns the two folders, or None when stopped early. Raises SettingError for a device that is not there.
+    Returns the two folders, or None when stopped early. Raises SettingError for a device that is not there,
+    CheckpointError for a pair to start from that is lacking or of another shape.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingError(
@@ -215,34 +229,45 @@ def train_nano(
         raise SettingError(f"minutes is {minutes}, must be above 0")
     folder = Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    plans = smoke_recipes() if smoke else recipes(minutes)
-    tokenizer = _tokenizer(folder, plans[0])
+    plans = smoke_recipes() if smoke else recipes(minutes, ANEW if start_from is None else ONWARD)
+    pairs = [new_pair(recipe, device) for recipe in plans]
+    if start_from is not None:
+        for recipe, pair in zip(plans, pairs, strict=True):
+            restore(pair.eyes, pair.tongue, Path(start_from) / f"nano-{recipe.role}")
+    tokenizer = _tokenizer(folder, plans[0], start_from)
     processes = 1 if smoke or device != "cpu" else min(2, os.cpu_count() or 1)
     if processes == 2:
         torch.set_num_threads(1)
+    lab = Lab(folder, device, resume, stop_after, processes)
     out: dict[str, Path] = {}
-    for recipe in plans:
+    for recipe, pair in zip(plans, pairs, strict=True):
         note(f"{recipe.role}: clips")
         for split in ("train", "validation"):
             _clips(recipe, folder, split)
         note(f"{recipe.role}: eyes")
-        eyes, done = teach_eyes(recipe, folder, device, resume, stop_after, processes)
-        if not done:
+        if not teach_eyes(recipe, pair.eyes, lab):
             return None
-        note(f"{recipe.role}: tongue")
-        tongue, done = teach_tongue(recipe, eyes, tokenizer, folder, device, resume, stop_after, processes)
-        if not done:
+        note(f"{recipe.role}: eyes and tongue")
+        if not teach_tongue(recipe, pair, tokenizer, lab):
             return None
-        out[recipe.role] = export(eyes, tongue, tokenizer, folder / f"nano-{recipe.role}")
+        out[recipe.role] = export(pair.eyes, pair.tongue, tokenizer, folder / f"nano-{recipe.role}")
         note(f"{recipe.role}: written to {out[recipe.role]}")
     (folder / "done.json").write_text(json.dumps({k: str(v) for k, v in out.items()}) + "\n")
     return out
 
 
-def _tokenizer(folder: Path, recipe: Recipe) -> Tokenizer:
+def _tokenizer(folder: Path, recipe: Recipe, start_from: str | Path | None) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.exists():
-        asked = load_questions(folder / "data", "train", recipe.num_clips)
-        # the decoders' vocabulary is fixed; a few scenes give fewer words than that
-        train_tokenizer(corpus(asked[:3000])).save(str(path))
+        if start_from is not None:
+            known = Path(start_from) / f"nano-{recipe.role}" / "tokenizer.json"
+            if not known.is_file():
+                raise CheckpointError(
+                    f"{known} is not there; give the folder that holds nano-target and nano-event"
+                )
+            write_atomically(path, known.read_bytes())
+        else:
+            asked = load_questions(folder / "data", "train", recipe.num_clips)
+            # the decoders' vocabulary is fixed; a few scenes give fewer words than that
+            train_tokenizer(corpus(asked[:3000])).save(str(path))
     return Tokenizer.from_file(str(path))

@@ -1,4 +1,7 @@
-"""Stage 2: projector and decoder on the frozen eyes' cached features.
+"""Stage 2: projector and decoder, with the eyes, which go on learning slowly.
+
+The eyes keep their own lesson beside the spoken one, so what they learnt stays and what the answers need is added;
+they are a tenth of the work of a step.
 
 Several questions about one clip share its visual prefix: each sees the prefix and itself only, with positions that
 restart behind the prefix, so every question is trained exactly as if it stood alone, at a fraction of the cost.
@@ -7,7 +10,7 @@ the layers below it find out what lies *between* pictures, so that the layers ab
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,11 +22,11 @@ from crossdraft.core.seeds import seed_for
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer, _rotate
 from crossdraft.nn.rope import rope_table
 from crossdraft.training.nano import clips
-from crossdraft.training.nano.eyes import PATCH_CLASSES, WHOLE_CLASSES
+from crossdraft.training.nano.eyes import PATCH_CLASSES, WHOLE_CLASSES, Eyes, half_lesson, normalise, other_light
 from crossdraft.training.nano.words import Role, Segment, Words
 
 AUX_PATCH = ("kind", "colour", "heading", "speed", "rank")
-AUX_WHOLE = ("count", "near_kind", "near_colour", "near_heading", "near_speed", "daylight")
+AUX_WHOLE = ("count", "near_kind", "near_colour", "near_heading", "near_speed", "daylight", "signal")
 AUX_EVENT_PATCH = ("kind", "heading", "speed", "rank")
 AUX_EVENT_WHOLE = ("count", "near_kind", "near_heading", "near_speed")
 
@@ -72,7 +75,7 @@ class Tongue(nn.Module):
 
     def forward(self, batch: "Batch") -> tuple[Tensor, Mapping[str, Tensor]]:
         """Logits (M, V) where a weighted token is predicted, and the auxiliary states of the visual tokens."""
-        seen = self.visual(batch.features)
+        seen = self.visual(batch.seen)
         embeds = self.decoder.embed_tokens(batch.ids)
         left = batch.left
         embeds = torch.cat((embeds[:, :left], seen.to(embeds.dtype), embeds[:, left:]), 1)
@@ -109,17 +112,42 @@ class Tongue(nn.Module):
         return total
 
 
+SIGHT_WEIGHT = 0.5
+
+
+class Pair(nn.Module):
+    """Eyes and tongue, taught together."""
+
+    def __init__(self, eyes: Eyes, tongue: Tongue) -> None:
+        super().__init__()
+        self.eyes, self.tongue = eyes, tongue
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """Logits (M, V) where a weighted token is predicted, from a batch of pixels."""
+        states = self.eyes.look(batch.seen.flatten(0, 1)).unflatten(0, batch.seen.shape[:2])
+        return self.tongue(replace(batch, seen=states))[0]
+
+    def loss(self, batch: "Batch") -> Tensor:
+        """The answers' loss and, at ``SIGHT_WEIGHT``, the eyes' own."""
+        states, sight = half_lesson(
+            self.eyes, batch.seen.flatten(0, 1), batch.patches.flatten(0, 1), batch.wholes.flatten(0, 1)
+        )
+        spoken = self.tongue.loss(replace(batch, seen=states.unflatten(0, batch.seen.shape[:2])))
+        return spoken + SIGHT_WEIGHT * sight
+
+
 @dataclass(frozen=True)
 class Batch:
     """Packed clips: per row the prefix (left text, visual tokens), then its segments one behind the other.
 
+    seen: pixels (B, F, 3, S, S), or features (B, F, 37, W) once the eyes have looked;
     ids: (B, T') text ids, the visual tokens belong behind the first ``left``; positions: (B, T), restarting behind
     the prefix; gather: (B * Q, S) index of a segment's positions into the row, padded with ``prefix``; scatter:
     (B, R) where each position behind the prefix lies in (Q, S), flattened; sizes: (B * Q,) lengths of the segments;
     rows, columns: (M,) where a weighted token is predicted; labels, weights: (M,); facts: (index into M, category).
     """
 
-    features: Tensor
+    seen: Tensor
     patches: Tensor
     wholes: Tensor
     ids: Tensor
@@ -152,7 +180,10 @@ def packed_states(decoder: Decoder, embeds: Tensor, batch: Batch, tap: int) -> t
     causal = torch.zeros(prefix, prefix, device=embeds.device).masked_fill_(
         ~torch.ones(prefix, prefix, dtype=torch.bool, device=embeds.device).tril(), -1e4
     )
-    row = torch.arange(size, device=embeds.device).repeat_interleave(many // size)
+    each = many // size
+    # rows of the flattened batch: index_select's backward pass adds whole rows, indexing's adds single numbers
+    flat = (batch.gather + torch.arange(size, device=embeds.device).repeat_interleave(each)[:, None]
+            * embeds.shape[1]).flatten()  # fmt: skip
     x, tapped = embeds, embeds
     for i, module in enumerate(decoder.layers):
         layer = cast(DecoderLayer, module)
@@ -165,8 +196,13 @@ def packed_states(decoder: Decoder, embeds: Tensor, batch: Batch, tap: int) -> t
         angle_cos, angle_sin = cos.to(q.dtype), sin.to(q.dtype)
         q, k = _rotate(q, angle_cos, angle_sin), _rotate(k, angle_cos, angle_sin)
         front = _attend(q[:, :prefix], k[:, :prefix], v[:, :prefix], causal)
-        qs, ks, vs = (t[row[:, None], batch.gather] for t in (q, k, v))  # (B * Q, S, H, d)
-        ks, vs = (torch.cat((t[:, :prefix][row], own), 1) for t, own in ((k, ks), (v, vs)))
+        qs, ks, vs = (  # (B * Q, S, H, d)
+            t.flatten(0, 1).index_select(0, flat).view(many, length, *t.shape[2:]) for t in (q, k, v)
+        )
+        ks, vs = (
+            torch.cat((t[:, None, :prefix].expand(-1, each, -1, -1, -1).flatten(0, 1), mine), 1)
+            for t, mine in ((k, ks), (v, vs))
+        )
         behind = _attend(qs, ks, vs, barrier).view(size, -1, y.shape[-1])
         behind = behind.gather(1, batch.scatter.unsqueeze(-1).expand(-1, -1, y.shape[-1]))
         x = x + attention.o_proj(torch.cat((front, behind), 1))
@@ -186,7 +222,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, barrier: Tensor) -> Tensor:
 def pack(
     words: Words,
     segments: Sequence[Sequence[Segment]],
-    features: Tensor,
+    seen: Tensor,
     patches: Tensor,
     wholes: Tensor,
     num_visual: int,
@@ -231,7 +267,7 @@ def pack(
         return torch.as_tensor(values).to(device)
 
     return Batch(
-        features.to(device), patches.to(device), wholes.to(device), tensor(ids), len(left), prefix,
+        seen.to(device), patches.to(device), wholes.to(device), tensor(ids), len(left), prefix,
         tensor(positions),
         tensor(gather), tensor(scatter), tensor(sizes), tensor(rows), tensor(columns), tensor(labels),
         tensor(np.array(weights, np.float32)), facts,
@@ -240,18 +276,22 @@ def pack(
 
 @dataclass(frozen=True)
 class Lessons:
-    """What a tongue is taught from: cached features (N, F, 37, W), labels, segments [clip][question]."""
+    """What a tongue is taught from: pictures (N, F, S, S, 3) uint8, their labels, segments [clip][question].
+
+    vary_light: whether drawn batches are shown under changing light.
+    """
 
     words: Words
-    features: Tensor
+    pictures: np.ndarray
     patches: np.ndarray
     wholes: np.ndarray
     segments: list[list[Segment]]
+    vary_light: bool = False
 
     @property
     def num_visual(self) -> int:
         """Visual tokens of one clip."""
-        frames, tokens = self.features.shape[1:3]
+        frames, tokens = self.pictures.shape[1], clips.GRID**2 + 1
         return frames * tokens if self.words.role == "target" else frames + tokens
 
     def draw(
@@ -265,7 +305,7 @@ class Lessons:
         parts: int = 1,
     ) -> Batch:
         """A batch, or a part of it, as a function of (seed, step): every epoch meets all clips in a new order."""
-        total = len(self.features)
+        total = len(self.pictures)
         chosen, questions = [], []
         for slot in range(step * clips_of_batch + part, (step + 1) * clips_of_batch, parts):
             epoch, place = divmod(slot, total)
@@ -273,17 +313,26 @@ class Lessons:
             rng = np.random.default_rng(seed_for(seed, f"questions/{slot}"))
             many = len(self.segments[chosen[-1]])
             questions.append(rng.permutation(many)[:questions_of_clip])
-        return self.take(chosen, questions, device)
+        light = np.random.default_rng(seed_for(seed, f"light/{step}/{part}")) if self.vary_light else None
+        return self.take(chosen, questions, device, light)
 
     def take(
-        self, chosen: Sequence[int], questions: Sequence[Sequence[int] | np.ndarray], device: str = "cpu"
+        self,
+        chosen: Sequence[int],
+        questions: Sequence[Sequence[int] | np.ndarray],
+        device: str = "cpu",
+        light: np.random.Generator | None = None,
     ) -> Batch:
-        """Pack given questions of given clips."""
+        """Pack given questions of given clips, seen under other light if a generator for it is given."""
         index = np.asarray(chosen)
+        pictures = self.pictures[index]
+        pixels = normalise(pictures.reshape(-1, *pictures.shape[2:]), device)
+        if light is not None:
+            pixels = other_light(pixels, light)
         return pack(
             self.words,
             [[self.segments[c][q] for q in asked] for c, asked in zip(chosen, questions, strict=True)],
-            self.features[torch.as_tensor(index)],
+            pixels.unflatten(0, pictures.shape[:2]),
             torch.from_numpy(np.array(self.patches[index])),
             torch.from_numpy(np.array(self.wholes[index])),
             self.num_visual,
@@ -303,12 +352,12 @@ def _order(seed: int, epoch: int, total: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def fact_accuracy(tongue: Tongue, batches: Sequence[Batch]) -> dict[str, float]:
+def fact_accuracy(pair: Pair, batches: Sequence[Batch]) -> dict[str, float]:
     """Teacher-forced: share of fact words whose first token is the argmax, by category, and the mean loss."""
     hits: dict[str, list[float]] = {}
     losses = []
     for batch in batches:
-        logits, _ = tongue(batch)
+        logits = pair(batch)
         right = (logits.argmax(-1) == batch.labels).float()
         losses.append(F.cross_entropy(logits.float(), batch.labels).item())
         hits.setdefault("all_tokens", []).append(right.mean().item())
