@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from crossdraft.bench.twin import transformers_twin
 from crossdraft.core.tree import path_to
 from crossdraft.nn.decoder import Decoder, DecoderConfig
 from crossdraft.nn.engine import Engine
@@ -83,36 +83,6 @@ def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dty
             if p.ndim == 2:
                 p.normal_(std=0.02)
     return decoder
-
-
-def transformers_twin(decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Any:
-    """transformers' model over the same weights (shared, not copied, where dtype and device agree)."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    cfg = decoder.config
-    with torch.device("meta"):
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=cfg.vocab_size,
-                hidden_size=cfg.hidden_size,
-                intermediate_size=cfg.intermediate_size,
-                num_hidden_layers=cfg.num_layers,
-                num_attention_heads=cfg.num_heads,
-                num_key_value_heads=cfg.num_kv_heads,
-                head_dim=cfg.head_dim,
-                rms_norm_eps=cfg.rms_norm_eps,
-                max_position_embeddings=cfg.max_positions,
-                eos_token_id=None,
-            )
-        )
-    weights = {
-        k if k.startswith("lm_head") else f"model.{k}": v.detach().to(device, dtype)
-        for k, v in decoder.state_dict().items()
-    }
-    model.load_state_dict(weights, assign=True)
-    # the rotary table is no weight: it was made on "meta" and must be made again
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config).to(device)
-    return model.eval()
 
 
 def greedy(engine: Engine, prompt: torch.Tensor, count: int, width: int = 1) -> list[int]:

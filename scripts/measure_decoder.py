@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from crossdraft.bench.twin import transformers_twin
 from crossdraft.nn.decoder import Decoder, DecoderConfig
 from crossdraft.nn.engine import Engine
 
@@ -130,29 +131,7 @@ def allocations(engine: Engine) -> str:
 
 def against_transformers(decoder: Decoder, engine: Engine, dtype: torch.dtype, repeats: int) -> dict[str, float]:
     """Milliseconds per token of plain greedy decoding: ours, and ``generate`` of transformers; same weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    cfg = decoder.config
-    theirs = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=cfg.vocab_size,
-            hidden_size=cfg.hidden_size,
-            intermediate_size=cfg.intermediate_size,
-            num_hidden_layers=cfg.num_layers,
-            num_attention_heads=cfg.num_heads,
-            num_key_value_heads=cfg.num_kv_heads,
-            head_dim=cfg.head_dim,
-            rms_norm_eps=cfg.rms_norm_eps,
-            max_position_embeddings=cfg.max_positions,
-            tie_word_embeddings=cfg.tie_embeddings,
-            eos_token_id=None,
-        )
-    ).eval()
-    weights = decoder.state_dict()
-    theirs.load_state_dict(
-        {k if k.startswith("lm_head") else f"model.{k}": v for k, v in weights.items()}, strict=True
-    )
-    theirs = theirs.to(dtype)
+    theirs = transformers_twin(decoder, "cpu", dtype)
     prompt, count = torch.arange(1, 65)[None], 32
 
     def generate() -> None:

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdraft.core.errors import CheckpointError, DataError, SettingError
+from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import Draft, Exactness, Scores
 from crossdraft.models.loading import read_json, resolve_checkpoint, weight_files
-from crossdraft.models.spliced import Encoded, end_tokens
+from crossdraft.models.spliced import Encoded, check_fits, end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 
 
@@ -49,15 +49,8 @@ class TransformersTarget:
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Tokenise and embed."""
-        if self.tokenizer.chat_template:
-            ids = self.tokenizer.chat(prompt.history, prompt.question)
-        else:
-            ids = self.tokenizer.plain(prompt.question)
-        if len(ids) >= self.max_positions:
-            raise DataError(
-                f"the prompt is {len(ids)} positions long, the context of {self.name} is {self.max_positions}; "
-                "shorten the question"
-            )
+        ids = self.tokenizer.dialogue(prompt.question, prompt.history)
+        check_fits(len(ids), self.max_positions, self.name)
         return Encoded(self.embed(torch.tensor(ids)), tuple(ids))
 
     @torch.inference_mode()

@@ -8,7 +8,6 @@ from torch import nn
 
 from crossdraft.core.errors import CheckpointError
 from crossdraft.core.prompt import Prompt
-from crossdraft.data.templates import TEMPLATES
 from crossdraft.models.spliced import Encoded, Parts, SplicedVLM, read_parts
 from crossdraft.nn.decoder import Decoder, DecoderConfig
 
@@ -55,13 +54,7 @@ class LlamaTarget(SplicedVLM):
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Tokenise and embed; pictures and events of the prompt are not looked at."""
-        if self.tokenizer.chat_template:
-            ids = self.tokenizer.chat(prompt.history, prompt.question)
-        elif prompt.history:
-            ids = self.tokenizer.plain(TEMPLATES["plain"].render(prompt.question, prompt.history))
-        else:
-            ids = self.tokenizer.plain(prompt.question)
-        return self.splice(ids, [])
+        return self.splice(self.tokenizer.dialogue(prompt.question, prompt.history), [])
 
 
 def own_memory(parts: nn.Module) -> nn.Module:

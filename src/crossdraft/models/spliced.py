@@ -113,11 +113,7 @@ class SplicedVLM:
             tokens.extend([PLACEHOLDER] * len(block))
         flush()
         assert not waiting, "more media than placeholders"
-        if len(tokens) >= self.max_positions:
-            raise DataError(
-                f"the prompt is {len(tokens)} positions long, the context of {self.name} is {self.max_positions}; "
-                "shorten the question or give fewer pictures"
-            )
+        check_fits(len(tokens), self.max_positions, self.name)
         return Encoded(torch.cat(parts), tuple(tokens))
 
     def prefill(self, encoded: Encoded, capture: tuple[int, ...] = (), room: int = 512) -> DecoderSession:
@@ -134,6 +130,15 @@ class SplicedVLM:
     def unembed(self, states: Float[Tensor, "K D"]) -> Float[Tensor, "K V"]:
         """Logits of states after the final norm."""
         return self.engine.unembed(states)
+
+
+def check_fits(length: int, context: int, name: str) -> None:
+    """DataError when a prompt of ``length`` positions leaves no room for an answer."""
+    if length >= context:
+        raise DataError(
+            f"the prompt is {length} positions long, the context of {name} is {context}; "
+            "shorten the question or give fewer pictures"
+        )
 
 
 def end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.data.templates import TEMPLATES
 from crossdraft.models.loading import read_json
 
 
@@ -71,6 +72,12 @@ class TextTokenizer:
         messages.append({"role": "user", "content": question})
         text = self._inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return self.encode(str(text))
+
+    def dialogue(self, question: str, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Ids of a text-only prompt: by the chat template where there is one, else line by line."""
+        if self.chat_template:
+            return self.chat(turns, question)
+        return self.plain(TEMPLATES["plain"].render(question, turns) if turns else question)
 
     def plain(self, text: str) -> list[int]:
         """Ids of a prompt without a template, with the BOS the tokenizer itself would add."""
