@@ -7,10 +7,8 @@ import torch
 
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
-from crossdraft.core.types import Draft, Generation
-
-# the reference re-reads an answer in passes of this many rows
-CHUNK_ROWS = 16
+from crossdraft.core.types import Generation
+from crossdraft.decode.forced import CHUNK_ROWS, forced
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class AuditReport:
 def audit(
     target: VLM, prompt: Prompt, answer: Generation | Sequence[int], *, chunk_rows: int = CHUNK_ROWS
 ) -> AuditReport:
-    """Re-score an answer: a fresh prefill, then chain passes of ``chunk_rows`` rows over the given tokens.
+    """Re-score an answer: a fresh prefill, then chain passes of ``chunk_rows`` rows over the tokens (``forced``).
 
     For greedy answers; a sampled answer is *meant* to differ from the argmax. chunk_rows 1 is plain decoding.
     Raises DataError and SettingError as the target does.
@@ -60,16 +58,11 @@ def audit(
     tokens = list(answer.tokens if isinstance(answer, Generation) else answer)
     if not tokens:
         return AuditReport(0, (), target.exactness.detail)
-    session = target.prefill(target.encode(prompt), (), len(tokens) + chunk_rows)
-    doubts = _doubts(session.first.logits[-1:], tokens[:1], 0)
-    session.commit((), tokens[0])
-    at = 1
-    while at < len(tokens):
-        part = tokens[at : at + chunk_rows]
-        # the pass over root and part[:-1] gives one row for every token of the part
-        scores = session.score(Draft.chain(part[:-1]))
+    doubts: list[Doubt] = []
+    at = 0
+    for scores in forced(target, target.encode(prompt), tokens, chunk_rows=chunk_rows):
+        part = tokens[at : at + len(scores.logits)]
         doubts += _doubts(scores.logits, part, at)
-        session.commit(tuple(range(len(part) - 1)), part[-1])
         at += len(part)
     return AuditReport(len(tokens), tuple(doubts), target.exactness.detail)
 
