@@ -2,8 +2,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.data.scenes import QUESTIONS, grade, make_stream
-from crossdraft.data.scenes.grammar import View, questions
+from crossdraft.data.scenes.grammar import questions
 from crossdraft.data.scenes.lexicon import read_fact, words
+from crossdraft.data.scenes.phrases import View
 
 CLIPS = st.builds(
     lambda seed, index, kind: make_stream(seed, 12, kind).clip(index),

@@ -15,8 +15,9 @@
 Vocabulary of the facts: KINDS, COLOURS, HEADINGS, SPEEDS, PLACES, DAYLIGHTS, SIGNALS in ``world``.
 """
 
+from crossdraft.data.scenes.answers import QUESTIONS
 from crossdraft.data.scenes.calibrate import Calibration, calibrate
-from crossdraft.data.scenes.grammar import QA, QUESTIONS, grade
+from crossdraft.data.scenes.grammar import QA, grade
 from crossdraft.data.scenes.stream import SceneClip, Stream, make_stream
 from crossdraft.data.scenes.world import (
     COLOURS,

@@ -9,7 +9,8 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import EventStream
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.events import make_stream as make_event_stream
-from crossdraft.data.scenes.grammar import QA, View, questions
+from crossdraft.data.scenes.grammar import QA, questions
+from crossdraft.data.scenes.phrases import View
 from crossdraft.data.scenes.render import camera_frames
 from crossdraft.data.scenes.sense import sense
 from crossdraft.data.scenes.world import SIZE, STRIDE_S, Era, ObjectState, World
