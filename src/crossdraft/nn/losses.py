@@ -1,0 +1,175 @@
+"""What adapters and drafting heads learn from: losses at each position, and their weighted mean.
+
+Every loss at a position is (B, K); padding and front-loaded weights come in one place, ``weighted_mean``. State t
+is the one that predicts token t.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdraft.core.errors import SettingError
+
+Head = Callable[[Tensor], Tensor] | Tensor
+"""The target's output head: states (..., D) -> logits (..., V), or its weight (V, D)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The weight of each term; a term of weight 0 is not computed.
+
+    mse, smooth_l1, cosine: adapted against target states at the same position. next_state: MSE of adapted state t
+    against target state t + 1. token_ce, kl, top_k_ce: through the target's head, against its argmax, its whole
+    distribution, and its ``top_k`` most likely tokens. position_decay: position t counts decay^t; 1 = all alike,
+    less = the front counts more, as only what is right from the start is accepted.
+    Raises SettingError when no term has a weight, or a value makes no sense.
+    """
+
+    mse: float = 0.0
+    smooth_l1: float = 0.0
+    cosine: float = 0.0
+    next_state: float = 0.0
+    token_ce: float = 0.0
+    kl: float = 0.0
+    top_k_ce: float = 0.0
+    position_decay: float = 1.0
+    top_k: int = 10
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights().items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise SettingError(f"loss: the weight of {name} is {weight}, must be 0 or more")
+        if not any(self.weights().values()):
+            raise SettingError(f"loss: every weight is 0; give one of {', '.join(self.weights())}")
+        if not 0 < self.position_decay <= 1:
+            raise SettingError(f"loss: position_decay is {self.position_decay}, must be above 0 and at most 1")
+        if self.top_k < 1:
+            raise SettingError(f"loss: top_k is {self.top_k}, must be 1 or more")
+
+    def weights(self) -> dict[str, float]:
+        """{term: weight}."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("position_decay", "top_k")}
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether a term goes through the target's head."""
+        return any((self.token_ce, self.kl, self.top_k_ce))
+
+
+ALIGNMENT = LossConfig(mse=1.0, cosine=0.5)
+"""What the study trained L1-L4 with."""
+
+PREDICTION = LossConfig(mse=0.5, cosine=0.25, next_state=0.5)
+"""What the study trained L5, B1 and L5F with: half alignment, half the next state."""
+
+DISTILLATION = LossConfig(mse=1.0, cosine=0.5, token_ce=0.1)
+"""What the study trained L6 with."""
+
+
+def mse(adapted: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
+    """Mean squared difference of the components."""
+    return (adapted - target).square().mean(-1)
+
+
+def smooth_l1(adapted: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
+    """Mean over the components of d^2 / 2 where |d| < 1, else |d| - 1/2. EAGLE's (arXiv 2401.15077)."""
+    return F.smooth_l1_loss(adapted, target, reduction="none").mean(-1)
+
+
+def cosine(adapted: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
+    """One minus the cosine of the angle between the two."""
+    return 1 - F.cosine_similarity(adapted, target, dim=-1)
+
+
+def token_ce(logits: Float[Tensor, "B K V"], tokens: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """``-log q(token)``, float32."""
+    return F.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
+
+
+def kl(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V"]) -> Float[Tensor, "B K"]:
+    """KL(p || q) of the target's distribution p and the adapted state's q, float32.
+
+    Its gradient is that of EAGLE's soft cross-entropy.
+    """
+    q, p = logits.float().log_softmax(-1), target_logits.float().log_softmax(-1)
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V"], k: int) -> Float[Tensor, "B K"]:
+    """``-sum of p(x) log q(x)`` over the target's k most likely tokens, float32.
+
+    Source: Zhang et al., "HASS", arXiv 2408.15766; p is not normalised anew over the k tokens.
+    """
+    best = target_logits.float().softmax(-1).topk(min(k, target_logits.shape[-1]), dim=-1)
+    return -(best.values * logits.float().log_softmax(-1).gather(-1, best.indices)).sum(-1)
+
+
+def position_weights(num_positions: int, decay: float, device: torch.device | str = "cpu") -> Float[Tensor, "K"]:
+    """``decay^t`` for t = 0.. float32."""
+    return decay ** torch.arange(num_positions, dtype=torch.float32, device=device)
+
+
+def weighted_mean(
+    values: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"] | None, weights: Float[Tensor, "K"]
+) -> Float[Tensor, ""]:
+    """Mean over the positions where ``mask`` is True, each counting ``weights``; 0 where there are none."""
+    counts = weights.expand(values.shape)
+    if mask is not None:
+        counts = torch.where(mask, counts, 0.0)
+        values = torch.where(mask, values, 0.0)
+    total = counts.sum()
+    return (values * counts).sum() / torch.where(total > 0, total, 1.0)
+
+
+def adapter_loss(
+    config: LossConfig,
+    adapted: Float[Tensor, "B K D"],
+    target: Float[Tensor, "B K D"],
+    *,
+    mask: Bool[Tensor, "B K"] | None = None,
+    head: Head | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """The weighted sum of the terms, and each term by itself {name: value before its weight, detached}.
+
+    mask: False where a position is padding. head: the target's; what it makes of the target's states is the label.
+    Raises SettingError when a term needs a head and none is given.
+    """
+    if config.needs_head and head is None:
+        raise SettingError(
+            "loss: token_ce, kl and top_k_ce go through the target's head; give one, or weight them 0"
+        )
+    weights = position_weights(adapted.shape[1], config.position_decay, adapted.device)
+    terms: dict[str, Tensor] = {}
+    for name, loss in (("mse", mse), ("smooth_l1", smooth_l1), ("cosine", cosine)):
+        if getattr(config, name):
+            terms[name] = weighted_mean(loss(adapted, target), mask, weights)
+    if config.next_state:
+        # the pair counts as the position that is predicted
+        both = None if mask is None else mask[:, :-1] & mask[:, 1:]
+        terms["next_state"] = weighted_mean(mse(adapted[:, :-1], target[:, 1:]), both, weights[1:])
+    if config.needs_head and head is not None:
+        for name, values in _through_head(config, adapted, target, head).items():
+            terms[name] = weighted_mean(values, mask, weights)
+    total = torch.stack([value * getattr(config, name) for name, value in terms.items()]).sum()
+    return total, {name: value.detach() for name, value in terms.items()}
+
+
+def _through_head(config: LossConfig, adapted: Tensor, target: Tensor, head: Head) -> dict[str, Tensor]:
+    """{term: (B, K)} of the terms that compare tokens."""
+    apply = (lambda states: F.linear(states, head)) if isinstance(head, Tensor) else head
+    logits = apply(adapted)
+    with torch.no_grad():
+        wanted = apply(target)
+    values: dict[str, Tensor] = {}
+    if config.token_ce:
+        values["token_ce"] = token_ce(logits, wanted.argmax(-1))
+    if config.kl:
+        values["kl"] = kl(logits, wanted)
+    if config.top_k_ce:
+        values["top_k_ce"] = top_k_ce(logits, wanted, config.top_k)
+    return values
