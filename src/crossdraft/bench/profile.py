@@ -9,7 +9,6 @@ import json
 import os
 import statistics
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, VLMSession
@@ -57,16 +57,6 @@ class LatencyProfile:
     def verify_cost_ratio(self) -> dict[int, float]:
         """v(w) = cost of a pass over w positions / cost of a plain step."""
         return {width: ms / self.target_pass_ms[1] for width, ms in self.target_pass_ms.items()}
-
-
-def interpolate(points: dict[int, float], at: int) -> float:
-    """Piecewise linear through ``points`` (one at least), constant to the left, last slope to the right."""
-    keys = sorted(points)
-    if at <= keys[0] or len(keys) == 1:
-        return points[keys[0]]
-    right = min(max(bisect_left(keys, at), 1), len(keys) - 1)
-    low, high = keys[right - 1], keys[right]
-    return points[low] + (points[high] - points[low]) * (at - low) / (high - low)
 
 
 def median_ms(
