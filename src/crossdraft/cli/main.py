@@ -12,7 +12,9 @@ from typing import NoReturn
 from crossdraft._version import __version__
 from crossdraft.core.errors import CrossdraftError
 
-_COMMANDS = ("generate", "demo", "profile", "doctor", "catalogue", "data", "store", "models", "train", "bench")
+_COMMANDS = (
+    "generate", "demo", "profile", "doctor", "catalogue", "data", "models", "store", "train", "bench", "predict",
+)  # fmt: skip
 
 EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
