@@ -30,6 +30,7 @@ from crossdraft.decode.window import WindowPlan, choose
 from crossdraft.drafters import DRAFTERS
 from crossdraft.drafters.constant import OpeningBook
 from crossdraft.drafters.memory import StreamMemory
+from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.models import load_vlm
 from crossdraft.verify import rule_for
 
@@ -154,13 +155,19 @@ def _config_text(ref: str | Path, role: str) -> str:
 
 
 def plan_pair(
-    target: str, event_model: str | None = None, drafter: str | None = None, prompt: Prompt | None = None
+    target: str,
+    event_model: str | None = None,
+    drafter: str | None = None,
+    prompt: Prompt | None = None,
+    *,
+    both: bool = False,
 ) -> Plan:
     """Decide what to load and refuse what cannot work before any weight is read.
 
     event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
-    drafter: "auto" takes memory for a stream and prompt lookup otherwise.
-    Raises SettingError for an unknown drafter, for a drafter without what it needs, for vocabularies that differ.
+    drafter: "auto" takes memory for a stream and prompt lookup otherwise. both: the event model is wanted, whoever
+    drafts. Raises SettingError for an unknown drafter, for a drafter without what it needs, for vocabularies that
+    differ, for an event model that is wanted and not named.
     """
     if event_model is None:
         event_model = NANO if target == NANO else "none"
@@ -174,7 +181,9 @@ def plan_pair(
             raise SettingError(f"drafter '{drafter}' needs an event model; give one with --event-model")
         if prompt is not None and prompt.events is None:
             raise SettingError(f"drafter '{drafter}' needs an event recording; give one with --events")
-    if drafter is not None and drafter not in EVENT_DRAFTERS:
+    if both and chosen is None:
+        raise SettingError("an event model is needed beside the target; give one with --event-model")
+    if drafter is not None and drafter not in EVENT_DRAFTERS and not both:
         chosen = None  # nobody would use it
     plan = Plan(str(target), chosen, drafter or "none")
     if chosen is not None:
@@ -355,6 +364,18 @@ def open_memory(path: str | Path | None) -> StreamMemory:
     if path is None or not Path(path).exists():
         return StreamMemory()
     return StreamMemory.load(path)
+
+
+def make_extractor(pair: Pair, config: ExtractConfig) -> Extractor:
+    """The pair, ready to be extracted from; greedy. SettingError without an event model."""
+    if pair.event_model is None:
+        raise SettingError("extraction needs an event model beside the target; give one with --event-model")
+    drafters = [
+        make_drafter("memory", target=model, costs=profile_pair(Pair(model, None)))
+        for model in (pair.target, pair.event_model)
+    ]
+    sources = {"target": _sources.get(pair.target), "event_model": _sources.get(pair.event_model)}
+    return Extractor(pair.target, pair.event_model, *drafters, rule_for(Sampling()), config, sources)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------

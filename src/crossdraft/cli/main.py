@@ -13,7 +13,8 @@ from crossdraft._version import __version__
 from crossdraft.core.errors import CrossdraftError
 
 _COMMANDS = (
-    "generate", "demo", "profile", "doctor", "catalogue", "data", "models", "store", "train", "bench", "predict",
+    "generate", "demo", "profile", "doctor", "catalogue", "data", "models", "extract", "store", "train", "bench",
+    "predict",
 )  # fmt: skip
 
 EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130

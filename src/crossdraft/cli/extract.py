@@ -1,0 +1,85 @@
+"""``crossdraft extract``: what both models think at every token, over a data set, into a store."""
+
+import argparse
+import re
+
+from crossdraft.cli import output
+from crossdraft.cli.generate import add_pair
+from crossdraft.core.errors import SettingError
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser("extract", help="states of both models over paired clips, into a store")
+    add_pair(command)
+    command.add_argument("out", metavar="STORE", help="folder of the store; made, or continued")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
+    source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
+    command.add_argument("--split", metavar="NAME", help="only this split of the data set")
+    command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
+    command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N clips and questions")
+    command.add_argument(
+        "--mode", choices=("teacher-forced", "free-running"), default="teacher-forced",
+        help="the event model reads the target's answer (default), or writes its own as the study did",
+    )  # fmt: skip
+    command.add_argument("--states", choices=("bf16", "fp16", "fp32"), default="bf16", help="how they are stored")
+    command.add_argument("--layers", metavar="I,J", default="", help="further target layers to keep")
+    command.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K best log-probabilities")
+    command.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    command.add_argument(
+        "--worker", default="0/1", metavar="I/N", help="this is worker I of N (from 0) on one store"
+    )
+    command.add_argument("--retry-failed", action="store_true", help="try again what was recorded as failed")
+    command.add_argument("--json", action="store_true", help="print one JSON record instead of text")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract, or go on where an earlier run stopped."""
+    from crossdraft import build
+    from crossdraft.data.store import StoreWriter
+    from crossdraft.extraction.capture import ExtractConfig, extract
+    from crossdraft.extraction.jobs import find_jobs
+
+    worker, workers = _worker(args.worker)
+    config = ExtractConfig(
+        mode=args.mode, dtype=args.states, tapped=_layers(args.layers), top_k=args.top_k,
+        max_new_tokens=args.max_new_tokens,
+    )  # fmt: skip
+    jobs = find_jobs(
+        args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions, limit=args.limit
+    )[worker::workers]
+    with output.progress(args.json) as report:
+        report("loading the models", 0, 0)
+        plan = build.plan_pair(args.target, args.event_model, "memory", both=True)
+        pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
+        extractor = build.make_extractor(pair, config)
+        with StoreWriter(args.out, extractor.identity(), prefix=f"w{worker}") as writer:
+            made = extract(extractor, jobs, writer, retry_failed=args.retry_failed, report=report)
+    body = {
+        "store": str(args.out), "mode": args.mode,
+        "samples": made.done, "failed": made.failed, "tokens": made.tokens,
+    }  # fmt: skip
+    if args.json:
+        output.print_json(body)
+    else:
+        print(f"{args.out}: {made.done} samples, {made.tokens} tokens ({args.mode})")
+        if made.failed:
+            output.say(f"{made.failed} failed; their reasons: crossdraft store stats {args.out}")
+    return 0
+
+
+def _worker(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise SettingError(f"--worker is '{text}', must be I/N with I from 0 to N-1, as 0/2 and 1/2")
+    return int(match[1]), int(match[2])
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingError(f"--layers is '{text}', must be layer numbers with commas, as 2,16,29") from None

@@ -1,0 +1,1 @@
+"""Run target and event model over paired clips and keep what both think at every token."""

@@ -1,0 +1,152 @@
+"""What is to be extracted: one clip and one question a job, from a data set or from a manifest."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.prompt import Prompt
+from crossdraft.data.align import load_aligned
+from crossdraft.data.events import parse_sensor_size
+from crossdraft.data.paired import PairedSample, load_prompt, read_instruction_dataset
+from crossdraft.data.video import read_image_folder, read_video
+
+_MANIFEST_KEYS = {"id", "recording", "clip_index", "video", "events", "question", "sensor_size"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A question about a clip. id: unique; recording: by which data are split; load: reads the files when asked."""
+
+    id: str
+    recording: str
+    clip_index: int
+    question: str
+    load: Callable[[], Prompt]
+
+
+def jobs_of(samples: Sequence[PairedSample], questions: Sequence[str] = ()) -> list[Job]:
+    """A job for every question of every clip: the clip's own questions, or ``questions`` asked of each.
+
+    Raises SettingError when a clip has no question of its own and none is given.
+    """
+    jobs = []
+    for sample in samples:
+        asked = questions or [question for question, _ in sample.conversations]
+        if not asked:
+            raise SettingError(f"clip '{sample.id}' comes without a question; name a file with --questions")
+        jobs += [
+            Job(
+                f"{sample.id}#{number}", sample.recording, sample.clip_index, question,
+                partial(load_prompt, sample, question),
+            )
+            for number, question in enumerate(asked)
+        ]  # fmt: skip
+    return jobs
+
+
+def find_jobs(
+    data: str | Path | None,
+    manifest: str | Path | None,
+    *,
+    split: str | None = None,
+    sensor: str | None = None,
+    questions: str | Path | None = None,
+    limit: int | None = None,
+) -> list[Job]:
+    """The jobs that a user names: of a data set in the instruction layout, or of a manifest.
+
+    split, sensor and questions (a file) are for a data set; a manifest states all of that itself.
+    Raises DataError and SettingError.
+    """
+    if limit is not None and limit < 1:
+        raise SettingError(f"limit is {limit}, must be 1 or more")
+    if data is not None:
+        size = None if sensor is None else parse_sensor_size(sensor)
+        asked = read_questions(questions) if questions is not None else []
+        jobs = jobs_of(read_instruction_dataset(data, split, size), asked)
+    elif manifest is not None:
+        if split is not None or sensor is not None or questions is not None:
+            raise SettingError("a manifest states split, sensor and questions itself; leave these options out")
+        jobs = read_manifest(manifest)
+    else:
+        raise SettingError("nothing to extract from: name a data set or a manifest")
+    return jobs[:limit]
+
+
+def read_questions(path: str | Path) -> list[str]:
+    """One question a line, or a JSON list of them. DataError when there is none."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    found: Any = text.splitlines()
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{path}: is not valid JSON ({error})") from None
+    if not isinstance(found, list) or any(not isinstance(line, str) for line in found):
+        raise DataError(f"{path}: must hold one question a line, or a JSON list of questions")
+    questions = [line.strip() for line in found if line.strip()]
+    if not questions:
+        raise DataError(f"{path}: holds no question")
+    if len(set(questions)) < len(questions):
+        raise DataError(f"{path}: holds a question twice; each is asked of every clip once")
+    return questions
+
+
+def read_manifest(path: str | Path) -> list[Job]:
+    """Jobs of a JSON-lines file, one object a line; paths are relative to the manifest's folder.
+
+    {"id", "recording", "clip_index", "video" (file or folder of pictures), "events", "question", "sensor_size"
+    ([width, height], for recordings that do not carry it)}. Events are aligned with the video as for one answer.
+    Raises DataError that names the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    jobs = [_manifest_job(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not jobs:
+        raise DataError(f"{path}: holds no clip")
+    seen: set[str] = set()
+    for job in jobs:
+        if job.id in seen:
+            raise DataError(f"{path}: the id '{job.id}' appears twice; ids must differ")
+        seen.add(job.id)
+    return jobs
+
+
+def _manifest_job(path: Path, number: int, line: str) -> Job:
+    where = f"{path}, line {number}"
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: is not valid JSON ({error})") from None
+    if not isinstance(entry, dict) or (unknown := set(entry) - _MANIFEST_KEYS):
+        what = f"has unknown keys {', '.join(sorted(unknown))}" if isinstance(entry, dict) else "is no object"
+        raise DataError(f"{where}: {what}; known are {', '.join(sorted(_MANIFEST_KEYS))}")
+    for key in ("id", "recording", "video", "events", "question"):
+        if not isinstance(entry.get(key), str) or not entry[key].strip():
+            raise DataError(f"{where}: {key} is {entry.get(key)!r:.40}, must be a non-empty string")
+    if type(entry.get("clip_index")) is not int:
+        raise DataError(f"{where}: clip_index is {entry.get('clip_index')!r:.40}, must be a whole number")
+    size = entry.get("sensor_size")
+    sensor = (
+        None
+        if size is None
+        else parse_sensor_size("x".join(map(str, size)) if isinstance(size, list) else str(size))
+    )
+    video, events = (path.parent / entry[key] for key in ("video", "events"))
+
+    def load() -> Prompt:
+        frames = read_image_folder(video) if video.is_dir() else read_video(video)
+        return Prompt(entry["question"], frames, load_aligned(events, frames, sensor), entry["recording"])
+
+    return Job(entry["id"], entry["recording"], entry["clip_index"], entry["question"], load)
