@@ -370,12 +370,12 @@ def make_extractor(pair: Pair, config: ExtractConfig) -> Extractor:
     """The pair, ready to be extracted from; greedy. SettingError without an event model."""
     if pair.event_model is None:
         raise SettingError("extraction needs an event model beside the target; give one with --event-model")
-    drafters = [
+    drafter, own_drafter = (
         make_drafter("memory", target=model, costs=profile_pair(Pair(model, None)))
         for model in (pair.target, pair.event_model)
-    ]
+    )
     sources = {"target": _sources.get(pair.target), "event_model": _sources.get(pair.event_model)}
-    return Extractor(pair.target, pair.event_model, *drafters, rule_for(Sampling()), config, sources)
+    return Extractor(pair.target, pair.event_model, drafter, own_drafter, rule_for(Sampling()), config, sources)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------

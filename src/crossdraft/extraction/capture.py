@@ -6,7 +6,7 @@ grew from: two different texts, so position t of one has nothing to do with posi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -122,17 +122,12 @@ class Recorder:
     inner: Drafter
     layers: tuple[int, ...]
     steps: list[Step] = field(default_factory=list)
+    name: str = field(init=False)
+    needs: Needs = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The inner drafter's."""
-        return self.inner.name
-
-    @property
-    def needs(self) -> Needs:
-        """The inner drafter's needs, and the layers to be kept."""
-        needs = self.inner.needs
-        return Needs(tuple(dict.fromkeys((*needs.capture, *self.layers))), needs.trees, needs.events)
+    def __post_init__(self) -> None:
+        self.name, needs = self.inner.name, self.inner.needs
+        self.needs = replace(needs, capture=tuple(dict.fromkeys((*needs.capture, *self.layers))))
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> DraftSession:
         """The inner drafter's session, listened to; what an earlier request left is forgotten."""
