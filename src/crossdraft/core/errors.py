@@ -15,3 +15,7 @@ class CheckpointError(CrossdraftError):
 
 class SettingError(CrossdraftError):
     """A setting, or a combination of settings, that cannot work here."""
+
+
+class MeasureError(CrossdraftError):
+    """A figure that cannot be true, or that this data cannot give."""
