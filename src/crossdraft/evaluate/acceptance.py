@@ -153,8 +153,9 @@ def token_contribution(right: Matches, shuffled: Matches, recordings: Recordings
 
 @dataclass(frozen=True, eq=False)
 class Rounds:
-    """Counts of each round of each request: drafted, accepted, emitted tokens. Drafts are chains.
+    """Counts of each round of each request: drafted, accepted, emitted tokens.
 
+    Drafts are taken for chains: of trees, whose nodes are no depth, only tau, tau_draft and the histogram hold.
     A request without rounds (its prefill ended it) counts as a request. Raises DataError on counts that cannot be.
     """
 
