@@ -16,7 +16,6 @@ from crossdraft.evaluate.acceptance import (
     Rounds,
     as_record,
     expected_length,
-    expected_length_by_depth,
     fit_alpha,
     match_by_cosine,
     round_figures,
@@ -27,6 +26,7 @@ from crossdraft.evaluate.acceptance import (
 )
 from crossdraft.evaluate.consecutive import Depths, Positions, Runs
 from crossdraft.evaluate.intervals import Recordings
+from crossdraft.evaluate.latency import expected_tokens
 from crossdraft.evaluate.ragged import Cosines, Flags, Matches, Ranks
 
 Rows = list[list[tuple[float, int]]]
@@ -204,7 +204,7 @@ def test_expected_length_is_leviathans_quotient_and_the_enumerated_chain(alpha: 
     own = expected_length(alpha, gamma)
     if alpha < 0.99:
         assert own == pytest.approx((1 - alpha ** (gamma + 1)) / (1 - alpha), rel=1e-12)
-    assert own == pytest.approx(expected_length_by_depth([alpha] * gamma), rel=1e-12)
+    assert own == pytest.approx(expected_tokens([alpha] * gamma, gamma), rel=1e-12)
     assert expected_length(1.0, gamma) == gamma + 1 and expected_length(0.0, gamma) == 1
 
 
@@ -215,14 +215,16 @@ def test_expected_length_by_depth_is_the_enumerated_chain(alphas: list[float]) -
     for outcome in product([True, False], repeat=len(alphas)):
         chance = math.prod(a if good else 1 - a for a, good in zip(alphas, outcome, strict=True))
         total += chance * (run_of(list(outcome)) + 1)
-    assert expected_length_by_depth(alphas) == pytest.approx(total, abs=1e-9)
+    assert expected_tokens(alphas, len(alphas)) == pytest.approx(total, abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=8))
 def test_measured_rates_by_depth_give_back_the_measured_length(flags: list[list[bool]]) -> None:
     own = token_figures(Matches.of(flags), recordings_of(len(flags)))
-    assert expected_length_by_depth(own.depths.alpha.values) == pytest.approx(1 + mean([*map(run_of, flags)]))
+    assert expected_tokens(own.depths.alpha.values, len(own.depths.alpha.values)) == pytest.approx(
+        1 + mean([*map(run_of, flags)])
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from crossdraft.core.errors import MeasureError
 from crossdraft.evaluate.acceptance import expected_length
 from crossdraft.evaluate.bounds import (
-    amdahl_ceiling,
     assert_run_possible,
     full_window_ceiling,
     perfect_drafter_ceiling,
@@ -134,8 +133,3 @@ def test_a_full_window_on_the_published_timings(
         plain_ms=plain_ms, step_ms=step_ms, num_drafts=21, verify_ms=verify_ms, adapter_ms=2.2
     )
     assert own == pytest.approx(ceiling, abs=0.006)
-
-
-def test_prefill_caps_every_method() -> None:
-    assert amdahl_ceiling(317, 736) == pytest.approx(2.32, abs=0.005)
-    assert amdahl_ceiling(316, 1401) == pytest.approx(4.43, abs=0.005)

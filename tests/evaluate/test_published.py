@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import SettingError
+from crossdraft.evaluate.acceptance import fit_alpha
 from crossdraft.evaluate.latency import Times, expected_tokens
 from crossdraft.evaluate.prediction import Acceptance
 from crossdraft.evaluate.published import (
     LABEL,
     all_published,
     capped_geometric,
-    constant_alpha,
     cross_modal,
     decode_speedup_gamma5,
     end_to_end,
@@ -106,7 +106,7 @@ def test_the_capped_geometric_law_against_a_simulation() -> None:
 @given(st.floats(0, 1), st.integers(1, 20))
 def test_one_rate_is_found_back_from_its_tokens(alpha: float, gamma: int) -> None:
     tau = capped_geometric(alpha, gamma)
-    assert capped_geometric(constant_alpha(tau, gamma), gamma) == pytest.approx(tau, abs=1e-9)
+    assert capped_geometric(fit_alpha(tau, gamma), gamma) == pytest.approx(tau, abs=1e-9)
 
 
 def test_what_cannot_be_put_in() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from crossdraft.core.errors import DataError, MeasureError
 from crossdraft.core.types import Generation
@@ -257,11 +257,6 @@ def expected_length(alpha: float, drafted: int | Int[np.ndarray, "M"]) -> float:
     lengths = np.atleast_1d(drafted)
     # a sum of powers, because the quotient loses its digits near alpha = 1
     return float(np.cumsum(alpha ** np.arange(lengths.max() + 1))[lengths].mean())
-
-
-def expected_length_by_depth(alphas: Sequence[float] | Float[np.ndarray, "K"]) -> float:
-    """E[tau] = 1 + sum_k prod_{i<=k} alpha_i; exact for K drafts when these are the conditional rates."""
-    return 1.0 + float(np.cumprod(np.asarray(alphas, dtype=np.float64)).sum())
 
 
 def fit_alpha(tau: float, drafted: int | Int[np.ndarray, "M"]) -> float:

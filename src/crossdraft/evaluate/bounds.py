@@ -82,11 +82,3 @@ def full_window_ceiling(
     """
     saved_ms = (num_drafts + 1) * step_ms - verify_ms - adapter_ms
     return plain_ms / (plain_ms - saved_ms)
-
-
-def amdahl_ceiling(first_token_ms: float, plain_ms: float) -> float:
-    """Speed-up of a request if decoding took no time: speculation never shortens what precedes the first token.
-
-    first_token_ms: encoding and prefill; plain_ms: the whole request by plain decoding. Amdahl, AFIPS 1967.
-    """
-    return plain_ms / first_token_ms

@@ -7,7 +7,8 @@ Nothing is built in; every figure a formula needs is an argument, times in milli
 from dataclasses import dataclass
 
 from crossdraft.core.errors import SettingError
-from crossdraft.evaluate.latency import Times, expected_tokens, reach
+from crossdraft.evaluate.acceptance import expected_length, fit_alpha
+from crossdraft.evaluate.latency import Times, reach
 from crossdraft.evaluate.prediction import Acceptance
 
 LABEL = "as published"
@@ -178,19 +179,7 @@ def capped_geometric(alpha: float, gamma: int) -> float:
     """
     if not 0 <= alpha <= 1:
         raise SettingError(f"an acceptance rate is {alpha}, must be between 0 and 1")
-    return expected_tokens((alpha,) * gamma, gamma)
-
-
-def constant_alpha(tau: float, gamma: int) -> float:
-    """The one acceptance rate with E[tau] = ``tau`` tokens for chains of ``gamma``, by bisection.
-
-    Source: project derivation (equation 1 of arXiv 2211.17192, solved for alpha; never accepted / drafted).
-    """
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if capped_geometric(middle, gamma) < tau else (low, middle)
-    return (low + high) / 2
+    return expected_length(alpha, gamma)
 
 
 def all_published(times: Times, acceptance: Acceptance, tokens: int, gamma: int = GAMMA) -> tuple[Published, ...]:
@@ -202,7 +191,7 @@ def all_published(times: Times, acceptance: Acceptance, tokens: int, gamma: int 
     gamma = min(gamma, len(acceptance.decode))
     alphas = acceptance.decode[:gamma]
     run = sum(reach(alphas))
-    alpha = constant_alpha(1 + run, gamma)
+    alpha = fit_alpha(1 + run, gamma)
     whole_run, window_run = acceptance.mean_accepted, sum(reach(acceptance.in_window))
     step, draft = times.step_ms, times.draft_step_ms
     start = times.target_encode_ms + times.target_prefill_ms
