@@ -15,8 +15,6 @@ from crossdraft.evaluate.acceptance import (
     THETAS,
     Rounds,
     as_record,
-    expected_length,
-    fit_alpha,
     match_by_cosine,
     round_figures,
     state_figures,
@@ -25,8 +23,8 @@ from crossdraft.evaluate.acceptance import (
     token_figures,
 )
 from crossdraft.evaluate.consecutive import Depths, Positions, Runs
+from crossdraft.evaluate.expected import expected_length, expected_tokens, fit_alpha
 from crossdraft.evaluate.intervals import Recordings
-from crossdraft.evaluate.latency import expected_tokens
 from crossdraft.evaluate.ragged import Cosines, Flags, Matches, Ranks
 
 Rows = list[list[tuple[float, int]]]

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import MeasureError
-from crossdraft.evaluate.acceptance import expected_length
 from crossdraft.evaluate.bounds import (
     assert_run_possible,
     full_window_ceiling,
     perfect_drafter_ceiling,
     run_bounds,
 )
+from crossdraft.evaluate.expected import expected_length
 
 EXTRACT = json.loads((Path(__file__).parent / "run_bounds.json").read_text())
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import DataError, SettingError
+from crossdraft.evaluate.expected import expected_tokens, reach
 from crossdraft.evaluate.latency import (
     FIGURES,
     Times,
@@ -19,14 +20,12 @@ from crossdraft.evaluate.latency import (
     decode_share,
     decode_speedup,
     delay_ms,
-    expected_tokens,
     first_token_ms,
     free_drafts,
     hidden_ms,
     hiding_gain_ms,
     lead_ms,
     plain_ms,
-    reach,
     round_ms,
     speculative_ms,
     times_from_figures,

@@ -9,16 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import DataError, SettingError
-from crossdraft.evaluate.latency import (
-    Times,
-    amdahl_ceiling,
-    expected_tokens,
-    first_token_ms,
-    hidden_ms,
-    plain_ms,
-    reach,
-    round_ms,
-)
+from crossdraft.evaluate.expected import expected_tokens, reach
+from crossdraft.evaluate.latency import Times, amdahl_ceiling, first_token_ms, hidden_ms, plain_ms, round_ms
 from crossdraft.evaluate.prediction import (
     SCHEMES,
     Acceptance,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import SettingError
-from crossdraft.evaluate.acceptance import fit_alpha
-from crossdraft.evaluate.latency import Times, expected_tokens
+from crossdraft.evaluate.expected import expected_tokens, fit_alpha
+from crossdraft.evaluate.latency import Times
 from crossdraft.evaluate.prediction import Acceptance
 from crossdraft.evaluate.published import (
     LABEL,

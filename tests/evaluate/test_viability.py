@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import SettingError
-from crossdraft.evaluate.latency import Times, amdahl_ceiling, decode_speedup, hiding_gain_ms, reach
+from crossdraft.evaluate.expected import reach
+from crossdraft.evaluate.latency import Times, amdahl_ceiling, decode_speedup, hiding_gain_ms
 from crossdraft.evaluate.prediction import Acceptance
 from crossdraft.evaluate.viability import (
     CaseVerdict,

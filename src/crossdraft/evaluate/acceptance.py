@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Int
 
-from crossdraft.core.errors import DataError, MeasureError
+from crossdraft.core.errors import DataError
 from crossdraft.core.types import Generation
 from crossdraft.evaluate.consecutive import (
     Depths,
@@ -26,6 +26,7 @@ from crossdraft.evaluate.consecutive import (
     run_tallies,
     runs_of,
 )
+from crossdraft.evaluate.expected import fit_alpha
 from crossdraft.evaluate.intervals import Curve, Estimate, Paired, Recordings, Tally, ratio
 from crossdraft.evaluate.ragged import Cosines, Matches, Ragged, Ranks
 
@@ -246,34 +247,6 @@ def tau_contribution(right: Rounds, shuffled: Rounds, recordings: Recordings) ->
         _same_samples(recordings, len(side.lengths))
     tau = [(recordings.tally(r.request, r.emitted), recordings.tally(r.request)) for r in (right, shuffled)]
     return recordings.paired(ratio, *tau)
-
-
-def expected_length(alpha: float, drafted: int | Int[np.ndarray, "M"]) -> float:
-    """E[tau] for a constant, independent acceptance rate; the mean over rounds when drafts differ in length.
-
-    E[tau] = (1 - alpha^(gamma+1)) / (1 - alpha) for a chain of gamma drafts, gamma + 1 at alpha = 1.
-    Source: Leviathan et al., ICML 2023, arXiv 2211.17192, equation 1.
-    """
-    lengths = np.atleast_1d(drafted)
-    # a sum of powers, because the quotient loses its digits near alpha = 1
-    return float(np.cumsum(alpha ** np.arange(lengths.max() + 1))[lengths].mean())
-
-
-def fit_alpha(tau: float, drafted: int | Int[np.ndarray, "M"]) -> float:
-    """The constant acceptance rate whose ``expected_length`` is ``tau``; to about 1e-15, by bisection.
-
-    Raises MeasureError when no rate gives it: nothing was drafted, or tau lies outside 1..1 + mean drafts.
-    """
-    most = 1.0 + float(np.mean(drafted))
-    if most == 1.0:
-        raise MeasureError("an acceptance rate cannot be fitted: nothing was drafted")
-    if not 1.0 <= tau <= most + _ROUNDING * most:
-        raise MeasureError(f"no acceptance rate gives tau = {tau:.3f}: these drafts allow 1 to {most:.3f}")
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if expected_length(middle, drafted) < tau else (low, middle)
-    return (low + high) / 2
 
 
 # -- what cosines say of tokens ----------------------------------------------------------------------------------

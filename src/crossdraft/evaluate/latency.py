@@ -14,11 +14,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from operator import mul
 from typing import Any, Literal
 
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import DataError, SettingError
+from crossdraft.evaluate.expected import expected_tokens
 
 WINDOWS = ("off", "sequential", "overlapped", "own-device")
 HIDING = ("overlapped", "own-device")
@@ -141,23 +141,6 @@ def times_from_figures(given: Mapping[str, Any], measured: Mapping[str, Any] | N
 
 
 # --- one round --------------------------------------------------------------------------------------------------
-
-
-def reach(alphas: Sequence[float]) -> tuple[float, ...]:
-    """P_k = alpha_1 ... alpha_k: chance that the first k drafted tokens are all accepted, for k = 1, 2, ...
-
-    alphas: acceptance rate at each depth *given that all before it were accepted*, so the product is exact whatever
-    depends on what. Source: Leviathan et al., arXiv 2211.17192, definition 3.1, by depth.
-    """
-    return tuple(accumulate(alphas, mul))
-
-
-def expected_tokens(alphas: Sequence[float], drafted: int) -> float:
-    """E[tau] = 1 + P_1 + ... + P_drafted: tokens of a pass over a chain, bonus or correction included.
-
-    Source: arXiv 2211.17192, equation 1, which is this for one alpha at all depths.
-    """
-    return 1.0 + sum(reach(alphas[:drafted]))
 
 
 def round_ms(times: Times, drafted: int) -> float:

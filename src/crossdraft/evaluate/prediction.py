@@ -14,14 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from crossdraft.core.errors import DataError, SettingError
+from crossdraft.evaluate.expected import expected_tokens, reach
 from crossdraft.evaluate.latency import (
     Times,
     amdahl_ceiling,
     decode_share,
-    expected_tokens,
     first_token_ms,
     plain_ms,
-    reach,
     round_ms,
     usable_drafts,
 )

@@ -7,8 +7,8 @@ Nothing is built in; every figure a formula needs is an argument, times in milli
 from dataclasses import dataclass
 
 from crossdraft.core.errors import SettingError
-from crossdraft.evaluate.acceptance import expected_length, fit_alpha
-from crossdraft.evaluate.latency import Times, reach
+from crossdraft.evaluate.expected import expected_length, fit_alpha, reach
+from crossdraft.evaluate.latency import Times
 from crossdraft.evaluate.prediction import Acceptance
 
 LABEL = "as published"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossdraft.core.errors import SettingError
+from crossdraft.evaluate.expected import expected_tokens, reach
 from crossdraft.evaluate.latency import (
     HIDING,
     Times,
@@ -18,12 +19,10 @@ from crossdraft.evaluate.latency import (
     best_length,
     decode_speedup,
     delay_ms,
-    expected_tokens,
     hidden_ms,
     hiding_gain_ms,
     lead_ms,
     plain_ms,
-    reach,
     round_ms,
     usable_drafts,
 )
