@@ -40,6 +40,7 @@ EVENT_DRAFTERS = ("cross_modal",)
 
 # vocabularies of one family differ by a handful of added special tokens at most
 MAX_ADDED_TOKENS = 128
+MAX_THREADS = 1024
 PROBE = "A red car moves quickly to the left; 2 people wait. <x> [Y] 0.75 km/h, naïve\n\tindeed?"
 
 _sources: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
@@ -141,14 +142,14 @@ def set_threads(threads: int | None) -> None:
     """CPU threads of the process; None leaves them alone. SettingError below 1."""
     if threads is None:
         return
-    if threads < 1:
-        raise SettingError(f"threads is {threads}, must be 1 or more")
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise SettingError(f"threads is {threads!r}, must be a whole number from 1 to {MAX_THREADS}")
     torch.set_num_threads(threads)
 
 
 def _config_text(ref: str | Path, role: str) -> str:
     path = Path(resolve(ref, role)) / "config.json"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------
@@ -183,6 +184,8 @@ def plan_pair(
             raise SettingError(f"drafter '{drafter}' needs an event recording; give one with --events")
     if both and chosen is None:
         raise SettingError("an event model is needed beside the target; give one with --event-model")
+    if chosen is not None and chosen != NANO and not Path(chosen).is_dir() and "/" not in chosen:
+        raise SettingError(f"no such event model: '{chosen}'; give a folder, a hub id (owner/name), nano or none")
     if drafter is not None and drafter not in EVENT_DRAFTERS and not both:
         chosen = None  # nobody would use it
     plan = Plan(str(target), chosen, drafter or "none")
@@ -225,9 +228,12 @@ def _mismatch(what: str) -> SettingError:
 def _vocab_size(config: str) -> int | None:
     try:
         body = json.loads(config)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    size = body.get("vocab_size") or body.get("text_config", {}).get("vocab_size")
+    if not isinstance(body, dict):
+        return None  # loading will say what is wrong with it
+    text = body.get("text_config")
+    size = body.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
     return size if isinstance(size, int) else None
 
 
@@ -255,6 +261,8 @@ def make_prompt(
         raise DataError("give a video or an image, not both")
     frames = _frames(video, image)
     size = parse_sensor_size(sensor) if isinstance(sensor, str) else sensor
+    if not isinstance(events, str | Path | EventStream | None):
+        raise DataError(f"events is a {type(events).__name__}, must be a path or an EventStream")
     if events is None:
         seen = None
     elif isinstance(events, EventStream):
@@ -267,6 +275,9 @@ def make_prompt(
 
 
 def _frames(video: str | Path | VideoFrames | None, image: str | Path | None) -> VideoFrames | None:
+    for name, value in (("video", video), ("image", image)):
+        if not isinstance(value, str | Path | VideoFrames | None):
+            raise DataError(f"{name} is a {type(value).__name__}, must be a path or VideoFrames")
     if isinstance(video, VideoFrames):
         return video
     if video is not None:
@@ -428,7 +439,8 @@ def make_request(
     costs: LatencyProfile | None = None,
 ) -> Request:
     """Settle rule, limits and window. SettingError for settings that cannot work."""
-    limits = Limits(max_new_tokens=max_new_tokens, eos_token_ids=tuple(target.eos_token_ids), stop=tuple(stop))
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    limits = Limits(max_new_tokens=max_new_tokens, eos_token_ids=tuple(target.eos_token_ids), stop=stops)
     return Request(target, prompt, rule_for(sampling), limits, choose(window, costs))
 
 
@@ -467,6 +479,12 @@ def generate(
         question, video=video, image=image, events=events, sensor=sensor, event_offset_us=event_offset_us,
         stream_id=stream_id, history=history,
     )  # fmt: skip
+    if isinstance(target, str | Path):
+        raise SettingError(f"target is '{target}', must be a loaded model; load it: crossdraft.load_target(...)")
+    if not isinstance(drafter, str) and not hasattr(drafter, "begin"):
+        raise SettingError(f"drafter is {drafter!r:.40}, must be a name or what make_drafter gave")
+    if memory is not None and not isinstance(memory, StreamMemory):
+        raise SettingError(f"memory is {memory!r:.40}, must be a StreamMemory; read one with open_memory(path)")
     if event_model is not None:
         check_vocabulary(target, event_model)
     costs = costs_for(Pair(target, event_model), prompt)

@@ -3,11 +3,14 @@
 import errno
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from crossdraft.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -128,7 +131,8 @@ def test_cross_modal_without_an_event_model(run: Run, clip: Path, write_events: 
     "options",
     [
         ("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "0"), ("--top-k", "-3"),
-        ("--max-new-tokens", "0"), ("--threads", "0"), ("--stop", ""),
+        ("--max-new-tokens", "0"), ("--threads", "0"), ("--threads", "99999999999999"), ("--stop", ""),
+        ("--event-model", "nosuch"), ("--memory", "m.json"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(options: tuple[str, str], run: Run, clip: Path) -> None:
@@ -146,3 +150,72 @@ def test_the_disk_is_full_while_saving(
     refused(result)
     assert "full" in result[2] or "No space left" in result[2]
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_name_longer_than_the_file_system_takes(run: Run) -> None:
+    refused(run("generate", "--video", "v" * 300 + ".mp4", "--prompt", "What?"), "too long")
+
+
+def test_a_prompt_that_is_no_text(run: Run, clip: Path) -> None:
+    refused(run("generate", "--video", clip, "--prompt", "What \udc80?"), "no valid text")
+
+
+def test_simulating_to_where_nothing_can_be_written(run: Run, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken.npz").mkdir()
+    refused(run("data", "simulate", clip, tmp_path / "taken.npz"), "cannot write", "choose another place")
+
+
+def test_the_offset_that_is_advised_works(run: Run, clip: Path, write_events: Write) -> None:
+    """Whatever offset was given first, the advised one is for the recording's own clock."""
+    common = ("generate", "--video", clip, "--events", write_events(), "--sensor", "64x48", "--prompt", "What?",
+              "--drafter", "cross_modal", "--max-new-tokens", "4")  # fmt: skip
+    result = run(*common, "--event-offset-us", "-5000000")
+    refused(result, "do not overlap")
+    advised = result[2].split("--event-offset-us ")[1].split(",")[0]
+    code, _, err = run(*common, "--event-offset-us", advised)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("config", [b"[]", b'{"text_config": null}', b"\xff\xfe", b"[" * 100_000])
+def test_a_config_that_says_nothing(
+    run: Run, clip: Path, write_events: Write, tmp_path: Path, config: bytes
+) -> None:
+    target = tmp_path / "odd"
+    target.mkdir()
+    (target / "config.json").write_bytes(config)
+    result = run("generate", "--video", clip, "--events", write_events(), "--sensor", "64x48", "--prompt", "What?",
+                 "--drafter", "cross_modal", "--event-model", "nano", "--target", target)  # fmt: skip
+    refused(result)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"schema": "x", "kind": "stream-memory"}', '{"schema": null, "kind": "stream-memory"}', "[" * 100_000,
+        '{"schema": 1, "kind": "stream-memory", "settings": {}, "shelves": [{"stream_id": "s", "question": "q", '
+        '"answers": [[Infinity]]}]}',
+        '{"schema": 1, "kind": "stream-memory", "settings": {}, "shelves": [{"stream_id": "s", "question": "q", '
+        '"answers": [[1.5]]}]}',
+        '{"schema": 1, "kind": "stream-memory", "settings": {"clips": 1.5}, "shelves": []}',
+    ],
+)  # fmt: skip
+def test_a_damaged_memory(run: Run, clip: Path, tmp_path: Path, body: str) -> None:
+    (tmp_path / "m.json").write_text(body)
+    result = run(
+        "generate", "--video", clip, "--prompt", "What?", "--stream-id", "s", "--memory", tmp_path / "m.json"
+    )
+    refused(result)
+
+
+def test_interrupted_while_the_commands_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crossdraft.cli.main.importlib.import_module", interrupt)
+    code, _, err = run("list")
+    assert code == 130 and err == "crossdraft: interrupted\n"
+
+
+def test_without_a_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["list"]) == 0

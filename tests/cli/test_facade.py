@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import crossdraft
 from crossdraft.core.errors import DataError, SettingError
@@ -89,3 +91,49 @@ def test_the_package_has_exactly_the_promised_names() -> None:
     assert dir(crossdraft) == sorted(crossdraft.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         crossdraft.nonsense  # noqa: B018
+
+
+def test_a_single_stop_string_is_one_string(models) -> None:
+    from crossdraft import build
+    from crossdraft.core.types import Sampling
+
+    for stop, expected in (("cyclist", ("cyclist",)), (["a", "b"], ("a", "b")), ((), ())):
+        prompt = build.make_prompt("What?")
+        request = build.make_request(models[0], prompt, sampling=Sampling(), max_new_tokens=4, stop=stop)
+        assert request.limits.stop == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"question": None}, "must be a text"), ({"video": 3}, "video is a int"),
+        ({"events": 3}, "events is a int"),
+        ({"max_new_tokens": 1.5}, "whole number"), ({"top_p": None}, "top_p is None"),
+        ({"stop": [3]}, "must be texts"),
+        ({"temperature": float("inf")}, "finite"), ({"drafter": None}, "must be a name"),
+        ({"memory": "x.json"}, "open_memory"), ({"seed": 1.5}, "seed is 1.5"),
+    ],
+)  # fmt: skip
+def test_what_is_of_the_wrong_type_is_one_clear_line(models, clip: Path, changes, words: str) -> None:
+    given = {"question": "What?", "video": clip, "drafter": "none", **changes}
+    with pytest.raises(crossdraft.CrossdraftError, match=words):
+        crossdraft.generate(models[0], given.pop("question"), **given)
+
+
+def test_frames_must_be_frames() -> None:
+    with pytest.raises(DataError, match="uint8"):
+        crossdraft.VideoFrames(np.zeros((8, 4, 4, 3), np.float32), np.arange(8))
+    with pytest.raises(DataError, match="one time for each"):
+        crossdraft.VideoFrames(np.zeros((8, 4, 4, 3), np.uint8), np.arange(7))
+    with pytest.raises(crossdraft.SettingError, match="load_target"):
+        crossdraft.generate("nano", "What?")
+
+
+def test_exactness_holds_for_the_threads_it_was_tested_with(models) -> None:
+    target, threads = models[0], torch.get_num_threads()
+    assert target.exactness.bit_exact
+    torch.set_num_threads(threads + 1)
+    try:
+        assert not target.exactness.bit_exact and "load it again" in target.exactness.detail
+    finally:
+        torch.set_num_threads(threads)

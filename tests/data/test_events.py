@@ -42,6 +42,8 @@ def test_polarity_in_every_customary_form(dtype):
         ({"t": [7, 6]}, "not sorted by time"),
         ({"t": np.array([2**63 - 1, -(2**63)])}, "not sorted by time"),
         ({"t": np.array([0, 2**63], np.uint64)}, "63 bits"),
+        ({"t": np.array([-(2**63), 0])}, "beyond"),
+        ({"t": np.array([0, 2**63 - 1])}, "beyond"),
         ({"t": [0.5, 1.5]}, "must hold integers"),
         ({"p": [0, 2]}, "polarity 2"),
         ({"p": np.array([-2, 1])}, "polarity -2"),

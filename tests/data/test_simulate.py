@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.errors import CrossdraftError, DataError, SettingError
 from crossdraft.data.align import align, load_aligned
 from crossdraft.data.events import load_events, render_event_images
 from crossdraft.data.simulate import SensorModel, simulate_events
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_nothing_behind(write_video, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CrossdraftError, match="cannot write .*No space.*free some space"):
         simulate_events(write_video(moving_square()), tmp_path / "clip.npz", QUIET)
     assert not [file for file in tmp_path.iterdir() if file.name != "clip.mkv"]
 

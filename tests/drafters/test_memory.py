@@ -4,6 +4,7 @@ import math
 import random
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from crossdraft.core.types import Step
 from crossdraft.drafters.memory import START, Memory, Shelf, StreamMemory
 
 LOG = Path(__file__).parents[3] / "shared" / "data" / "reference" / "tokens_1q_1100clips.jsonl.gz"
+
+
+TARGET = SimpleNamespace(vocab_size=1 << 20)
 
 
 class Free:
@@ -33,7 +37,7 @@ def replay(
     emitted = passes = 0
     for clip, answer in enumerate(answers):
         if clip >= start and clip % every == 0:
-            session = drafter.begin(prompt, None, None)  # type: ignore[arg-type]
+            session = drafter.begin(prompt, TARGET, None)  # type: ignore[arg-type]
             session.observe(Step((answer[0],), is_prompt=True))
             at = 1
             while at < len(answer):
@@ -88,7 +92,7 @@ def test_the_likeliest_path_of_the_longest_context() -> None:
         memory.learn(prompt, answer)
 
     def propose(*said: int) -> list[int]:
-        session = Memory(memory=memory, costs=Free()).begin(prompt, None, None)  # type: ignore[arg-type]
+        session = Memory(memory=memory, costs=Free()).begin(prompt, TARGET, None)  # type: ignore[arg-type]
         session.observe(Step(said[:1], is_prompt=True))
         for token in said[1:]:
             session.observe(Step((token,)))
@@ -189,3 +193,16 @@ def test_many_threads_may_learn_and_draft(free_width: Any) -> None:
     for thread in threads:
         thread.join()
     assert not errors and len(memory) == 4
+
+
+@given(foreign=st.integers(24, 10**9), at=st.integers(0, 5))
+def test_ids_that_the_target_does_not_know_are_never_drafted(foreign: int, at: int) -> None:
+    """A memory read from a file may be another model's."""
+    memory = StreamMemory()
+    answer = [5, 6, 7, 8, 9, 10]
+    answer[at] = foreign
+    prompt = Prompt("what?", stream_id="drive")
+    memory.learn(prompt, answer)
+    session = Memory(memory=memory, costs=Free()).begin(prompt, SimpleNamespace(vocab_size=24), None)  # type: ignore[arg-type]
+    session.observe(Step((5,), is_prompt=True))
+    assert all(token < 24 for token in session.propose(16).tokens.tolist())

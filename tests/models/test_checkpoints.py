@@ -132,6 +132,26 @@ def test_the_older_layout_of_keys_loads_too(copy):
     assert check_checkpoint(folder).ok
 
 
+def test_what_cannot_be_loaded_is_not_called_ready(copy):
+    """An unknown architecture, quantised weights, a tokenizer that cannot be read."""
+    folder, state = copy
+    assert check_checkpoint(folder).ok
+    name = "language_model.model.norm.weight"
+    save_file({**state, name: state[name].to(torch.int8)}, folder / "model.safetensors")
+    report = check_checkpoint(folder)
+    assert not report.ok and f"{name} is stored as I8; quantised" in report.problems[0]
+    save_file(state, folder / "model.safetensors")
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text("{}")
+    assert not check_checkpoint(folder).ok
+    (folder / "tokenizer.json").write_text(tokenizer)
+    config = json.loads((folder / "config.json").read_text())
+    for kind in ("foo", None):
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+        report = check_checkpoint(folder)
+        assert not report.ok and "neither to crossdraft nor to transformers" in report.problems[0]
+
+
 def test_what_training_writes_is_what_transformers_reads(copy, tmp_path):
     folder, _ = copy
     config = json.loads((folder / "config.json").read_text())

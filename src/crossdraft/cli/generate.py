@@ -77,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
             event_offset_us=args.event_offset_us, stream_id=args.stream_id,
         )  # fmt: skip
         plan = build.plan_pair(args.target, args.event_model, args.drafter, prompt)
+        if memory_file and plan.drafter != "memory":
+            raise SettingError(
+                f"--memory is for the drafter 'memory', not for '{plan.drafter}'; give --stream-id ID, or "
+                "--drafter memory"
+            )
         memory = build.open_memory(memory_file)
         report("loading the models", 0, 0)
         pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
@@ -100,15 +105,16 @@ def run(args: argparse.Namespace) -> int:
     if args.audit:
         report_of = request.audit(answer)
         body["audit"] = {"passed": report_of.passed, "verdict": report_of.verdict}
-    if memory_file:
-        memory.save(memory_file)
-    if args.record:
-        build.save_generation(args.record, answer, {"prompt": args.prompt, "sampling": vars(sampling), **body})
+    # the answer first: if a file below cannot be written, nothing is lost
     if args.json:
         output.print_json(body)
     else:
         for line in _lines(answer, plan.drafter, body):
             output.say(line)
+    if memory_file:
+        memory.save(memory_file)
+    if args.record:
+        build.save_generation(args.record, answer, {"prompt": args.prompt, "sampling": vars(sampling), **body})
     return 0
 
 

@@ -38,10 +38,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return the exit code: 0, 1 (our bug), 2 (the user can mend it) or 130."""
+    _open_closed_streams()
     try:
         args = parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return _fail(EXIT_INTERRUPTED, "interrupted")
     try:
         code = int(args.run(args) or EXIT_OK)
         sys.stdout.flush()
@@ -68,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         return _bug(error)
+
+
+def _open_closed_streams() -> None:
+    """A shell may start us without stdout or stderr (``>&-``): what is printed then goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
 
 
 def _bug(error: Exception) -> int:

@@ -17,6 +17,14 @@ class VideoFrames:
     times_us: Int64[np.ndarray, "F"]
     name: str = ""
 
+    def __post_init__(self) -> None:
+        frames, times = np.asarray(self.frames), np.asarray(self.times_us)
+        what = self.name or "frames"
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+            raise DataError(f"{what}: are {frames.dtype} {frames.shape}, must be uint8 (F, H, W, 3), RGB")
+        if times.shape != (len(frames),) or (np.diff(times) < 0).any():
+            raise DataError(f"{what}: times_us must hold one time for each of {len(frames)} frames, never falling")
+
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
@@ -65,5 +73,13 @@ class Prompt:
     history: Sequence[tuple[str, str]] = field(default=())
 
     def __post_init__(self) -> None:
+        if not isinstance(self.question, str):
+            raise DataError(f"the prompt is {self.question!r:.40}, must be a text; give a question")
         if not self.question.strip():
             raise DataError("the prompt is empty; give a question with --prompt")
+        try:
+            self.question.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the prompt is no valid text ({error.reason} at {error.start}); type it anew"
+            ) from None

@@ -80,7 +80,11 @@ class VLM(Protocol):
     max_positions: int
     eos_token_ids: tuple[int, ...]
     tokenizer: Tokenizer
-    exactness: Exactness
+
+    @property
+    def exactness(self) -> Exactness:
+        """Whether passes of all widths agree bit for bit, as things stand now."""
+        ...
 
     def encode(self, prompt: Prompt) -> Any:
         """Everything before the decoder: preprocessing, vision tower, projector, splice. Opaque to callers.

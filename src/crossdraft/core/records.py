@@ -1,6 +1,7 @@
 """JSON records with a schema version; written whole or not at all. Standard library only."""
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -35,22 +36,28 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise CrossdraftError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> CrossdraftError:
+    """One line for a file that could not be written: the cause, and what mends it."""
+    cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
+    return CrossdraftError(f"cannot write {path}: {error.strerror or error}; {cure}")
 
 
 def read_record(path: str | Path, kind: str) -> dict[str, Any]:
     """Read a record of ``kind``. DataError when it is missing, damaged, of another kind or a newer schema."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a file; give a '{kind}' record")
     try:
         body = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"no such record: {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a readable record: {error}") from error
-    if not isinstance(body, dict) or body.get("kind") != kind:
+    if not isinstance(body, dict) or body.get("kind") != kind or type(body.get("schema")) is not int:
         raise DataError(f"{path} is not a '{kind}' record")
-    if body.get("schema", 0) > SCHEMA:
+    if body["schema"] > SCHEMA:
         raise DataError(f"{path} has schema {body['schema']}, this version reads up to {SCHEMA}; update crossdraft")
     return body

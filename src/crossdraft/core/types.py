@@ -5,6 +5,7 @@ Shape legend of the whole package: ``N`` draft nodes, ``S`` scored rows (N + 1),
 frames, ``E`` events. Sequence first; decoding has no batch axis (a session is one request).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,8 +109,11 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise SettingError(f"temperature is {self.temperature}, must be 0 (greedy) or more")
+        for name, kinds in (("temperature", int | float), ("top_k", int), ("top_p", int | float), ("seed", int)):
+            if not isinstance(getattr(self, name), kinds):
+                raise SettingError(f"{name} is {getattr(self, name)!r:.40}, must be a number")
+        if not 0 <= self.temperature < math.inf:
+            raise SettingError(f"temperature is {self.temperature}, must be 0 (greedy) or more, and finite")
         if self.top_k < 0:
             raise SettingError(f"top_k is {self.top_k}, must be 0 (off) or more")
         if not 0 < self.top_p <= 1:
@@ -125,8 +129,12 @@ class Limits:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise SettingError(f"max_new_tokens is {self.max_new_tokens}, must be 1 or more")
+        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
+            raise SettingError(
+                f"max_new_tokens is {self.max_new_tokens!r:.40}, must be a whole number of 1 or more"
+            )
+        if any(not isinstance(s, str) for s in self.stop):
+            raise SettingError(f"stop is {self.stop!r:.40}, must be texts")
         if any(not s for s in self.stop):
             raise SettingError("an empty stop string would end every answer at once; leave it out")
 

@@ -41,7 +41,7 @@ def align(video: VideoFrames, events: EventStream, offset_us: int | None = None)
     start_us, end_us = _span_us(video)
     inside = moved.between(start_us, end_us)
     if len(inside) == 0:
-        raise _no_overlap(events.name, int(moved.t_us[0]), int(moved.t_us[-1]), video)
+        raise _no_overlap(events.name, shift, int(moved.t_us[0]), int(moved.t_us[-1]), video)
     return inside
 
 
@@ -63,11 +63,11 @@ def load_aligned(
     shift = _shift_us(first_us, offset_us)
     start_us, end_us = _span_us(video)
     if first_us + shift >= end_us:
-        raise _no_overlap(str(path), first_us + shift, None, video)
+        raise _no_overlap(str(path), shift, first_us + shift, None, video)
     try:
         events = load_events(path, sensor_size, start_us - shift, end_us - shift)
     except NoEventsError:
-        raise _no_overlap(str(path), first_us + shift, None, video) from None
+        raise _no_overlap(str(path), shift, first_us + shift, None, video) from None
     return replace(events, t_us=events.t_us + shift)
 
 
@@ -83,10 +83,11 @@ def _span_us(video: VideoFrames) -> tuple[int, int]:
     return start_us, last_us + max(1, (last_us - start_us) // (len(video) - 1))
 
 
-def _no_overlap(name: str, first_us: int, last_us: int | None, video: VideoFrames) -> DataError:
+def _no_overlap(name: str, shift_us: int, first_us: int, last_us: int | None, video: VideoFrames) -> DataError:
+    """first_us, last_us: on the video's clock, ``shift_us`` after the recording's own."""
     until = "" if last_us is None else f" to {last_us}"
     start_us, end_us = _span_us(video)
     return DataError(
         f"{name}: the events (from {first_us}{until} us) do not overlap the video ({start_us} to {end_us} us); "
-        f"if both begin together give --event-offset-us {start_us - first_us}, otherwise another recording"
+        f"if both begin together give --event-offset-us {start_us - first_us + shift_us}, else another recording"
     )

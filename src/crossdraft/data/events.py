@@ -107,6 +107,10 @@ def load_events(
     return make_stream(raw.x, raw.y, raw.t_us, raw.p, _settled_sensor_size(raw, sensor_size, path), str(path))
 
 
+# 146,000 years: sums and differences of times then never leave 64 bits
+_LATEST_US = 1 << 62
+
+
 def parse_sensor_size(text: str) -> tuple[int, int]:
     """``"640x480"`` -> (640, 480). DataError for anything else."""
     width, separator, height = text.lower().partition("x")
@@ -167,6 +171,8 @@ def _sorted_times(t: np.ndarray, name: str) -> np.ndarray:
             f"{name}: events are not sorted by time (event {at} at {int(t[at])} us follows {int(t[at - 1])} us); "
             "sort all four columns by t and save again"
         )
+    if int(t[0]) < -_LATEST_US or int(t[-1]) > _LATEST_US:
+        raise DataError(f"{name}: times reach beyond {_LATEST_US} us from zero; the file is damaged")
     return t.astype(np.int64)
 
 

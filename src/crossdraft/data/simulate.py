@@ -5,6 +5,7 @@ spread, bandwidth, leak and shot noise. eventcv would call an ffmpeg program to 
 so that none need be installed.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import EventStream
+from crossdraft.core.records import cannot_write
 from crossdraft.data.events import make_stream
 from crossdraft.data.formats import MOST_EVENTS
 from crossdraft.data.video import read_grey_frames
@@ -130,5 +132,8 @@ def _save(path: Path, events: EventStream) -> None:
                 file, x=events.x, y=events.y, t=events.t_us, p=events.p, sensor_size=np.array(events.sensor_size)
             )
         os.replace(partial, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -170,10 +170,15 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _check_file(path: Path, what: str) -> None:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name longer than the file system takes
+        raise DataError(f"{str(path)[:60]}...: {error.strerror}; check the path of the {what}") from None
+    if not there:
         raise DataError(f"{path}: no such file; check the path of the {what}")
     if not path.is_file():
-        raise DataError(f"{path}: is not a file; give the {what} file itself")
+        more = " (a folder of pictures is given as an image: --image)" if what == "video" and path.is_dir() else ""
+        raise DataError(f"{path}: is not a file; give the {what} file itself{more}")
 
 
 def _open_image(path: Path) -> np.ndarray:

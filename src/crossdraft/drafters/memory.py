@@ -26,6 +26,7 @@ Table = dict[tuple[int, ...], dict[int, list[float]]]
 
 # stands before an answer's first token, so that openings are known as openings; no vocabulary has it
 START = -1
+_NO_TOKEN = 1 << 31
 
 # weights are kept relative to a clip of the past; beyond this factor they are counted anew, before floats overflow
 _LARGEST = 1e100
@@ -106,8 +107,9 @@ class StreamMemory:
 
     def __post_init__(self) -> None:
         for name in ("clips", "order", "streams", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} of a memory is {getattr(self, name)}, must be 1 or more")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise SettingError(f"{name} of a memory is {value}, must be a whole number of 1 or more")
         if not 0.5 <= self.decay <= 1:
             raise SettingError(
                 f"decay of a memory is {self.decay}, must be between 0.5 and 1 (1: all clips count alike)"
@@ -173,9 +175,11 @@ class StreamMemory:
             for entry in body["shelves"]:
                 shelf = memory._shelf((entry["stream_id"], str(entry["question"])))
                 for answer in entry["answers"]:
-                    shelf.add([int(token) for token in answer][: memory.max_tokens])
-        except SettingError:
-            raise
+                    if any(type(token) is not int or not 0 <= token < _NO_TOKEN for token in answer):
+                        raise ValueError("an answer holds what is no token id")
+                    shelf.add(answer[: memory.max_tokens])
+        except SettingError as error:
+            raise DataError(f"this is not an exported stream memory: {error}; export it again") from error
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"this is not an exported stream memory: {error!r}; export it again") from error
         return memory
@@ -215,14 +219,14 @@ class Memory:
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "MemorySession":
         """A session that reads what is remembered for this stream and question."""
-        return MemorySession(self, prompt)
+        return MemorySession(self, prompt, target.vocab_size)
 
 
 class MemorySession:
     """One answer being written, with the counts of its own n-grams."""
 
-    def __init__(self, settings: Memory, prompt: Prompt) -> None:
-        self._settings, self._prompt = settings, prompt
+    def __init__(self, settings: Memory, prompt: Prompt, vocab_size: int) -> None:
+        self._settings, self._prompt, self._vocab_size = settings, prompt, vocab_size
         self._memory, self._order = settings.memory, settings.memory.order
         self._text: list[int] = [START]
         self._own: Table = {}
@@ -266,6 +270,9 @@ class MemorySession:
             if found is None:
                 break
             token, kind = found
+            # a memory may come from a file, and the file from another model
+            if token >= self._vocab_size:
+                break
             tail.append(token)
             kinds.append(kind)
         return tail[len(tail) - len(kinds) :], kinds

@@ -1,15 +1,20 @@
 """What a checkpoint is, and whether it can be loaded, from its config and headers alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossdraft.core.errors import CheckpointError
 from crossdraft.core.registry import find
 from crossdraft.models.catalogue import PARTS, family_of
-from crossdraft.models.loading import compare, read_headers, read_json, resolve_checkpoint, shapes
+from crossdraft.models.hf import knows
+from crossdraft.models.loading import Entry, compare, read_headers, read_json, resolve_checkpoint, shapes
 from crossdraft.models.spliced import build_parts
+from crossdraft.models.tokenizer import TextTokenizer
 
 _SHOWN = 8
+# safetensors' names
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,18 @@ def check_checkpoint(ref: str | Path) -> CheckReport:
     parameters = sum(_count(e.shape) for e in headers.values())
     size = sum(f.stat().st_size for f in {e.file for e in headers.values()})
     family = family_of(config)
+    general = _general_problems(folder, headers)
     if family not in PARTS:
-        note = f"model_type '{config.get('model_type')}' runs on transformers' own code: not bit-exact, chains only"
-        return CheckReport(str(folder), "transformers", True, parameters, size, len(headers), 0, (note,))
+        kind = config.get("model_type")
+        known = knows(str(kind))
+        note = (
+            f"model_type '{kind}' runs on transformers' own code: not bit-exact, chains only"
+            if known
+            else f"model_type {kind!r} is known neither to crossdraft nor to transformers"
+        )
+        return CheckReport(
+            str(folder), "transformers", known and not general, parameters, size, len(headers), 0, (note, *general)
+        )  # fmt: skip
     try:
         parts = build_parts(find("family", PARTS, family), config, folder)
     except CheckpointError as error:
@@ -59,14 +73,27 @@ def check_checkpoint(ref: str | Path) -> CheckReport:
     outside = family == "eventgpt" and tower and len(tower) == len(missing)
     if outside:
         problems = ["the CLIP tower is not in this folder; it is read from mm_visual_tower or DIR/visual_tower"]
-    if not any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer.model")):
-        problems.append("no tokenizer.json or tokenizer.model")
+    problems += general
     if len(problems) > _SHOWN:
         problems = [*problems[:_SHOWN], f"... and {len(problems) - _SHOWN} more"]
     ok = not problems or (bool(outside) and len(problems) == 1)
     return CheckReport(
         str(folder), family, ok, parameters, size, report.understood, len(report.unused), tuple(problems)
     )
+
+
+def _general_problems(folder: Path, headers: Mapping[str, Entry]) -> list[str]:
+    """What keeps a checkpoint of any family from being loaded: quantised weights, no usable tokenizer."""
+    found = [
+        f"{key} is stored as {entry.dtype}; quantised checkpoints are not supported"
+        for key, entry in headers.items()
+        if entry.dtype not in _FLOATS
+    ]
+    try:
+        TextTokenizer(folder)
+    except CheckpointError as error:
+        found.append(str(error))
+    return found
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -16,6 +16,13 @@ from crossdraft.models.spliced import Encoded, check_fits, end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 
 
+def knows(model_type: str) -> bool:
+    """Whether transformers has a configuration of this type."""
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
 class TransformersTarget:
     """Implements ``core.protocols.VLM`` over ``AutoModelForCausalLM``; text only. Raises CheckpointError."""
 

@@ -82,7 +82,7 @@ def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:
         raise CheckpointError(
             f"{path.parent} has no {path.name}; is this a Hugging Face checkpoint folder?"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise CheckpointError(f"{path} must hold a JSON object")

@@ -112,6 +112,7 @@ class Engine:
             self.turns = turn.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
+        self.tested_threads = 0
         use_static = self.device.type == "cuda" if static is None else static
         self.static = StaticPasses(self) if use_static else None
         if self_test:
@@ -123,6 +124,7 @@ class Engine:
         if self.static is not None:
             self.static.forget()
         self.pins, self.exactness = pin(self)
+        self.tested_threads = torch.get_num_threads()
 
     def twin(self, *, static: bool) -> "Engine":
         """The same weights and pins, with or without passes of fixed shapes."""
