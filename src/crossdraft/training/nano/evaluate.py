@@ -117,7 +117,6 @@ def stream_figures(
     num_streams: int,
     num_clips: int,
     *,
-    kinds: Sequence[str] | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """How well a plain n-gram memory of the last 16 clips foretells the target's own outputs on held-out streams.
@@ -131,7 +130,7 @@ def stream_figures(
         stream = make_stream(SPLIT_SEEDS["test"] + 9000 + s, num_clips)
         said: defaultdict[str, list[list[int]]] = defaultdict(list)
         for i in range(num_clips):
-            for qa, encoded in _encodings(model, stream.clip(i), "target", False, kinds):
+            for qa, encoded in _encodings(model, stream.clip(i), "target", False, None):
                 said[qa.kind].append(answer(model, encoded))
             note(f"stream {s + 1} of {num_streams}: clip {i + 1} of {num_clips}")
         for answers in said.values():
@@ -158,7 +157,6 @@ def evaluate_nano(
     num_blank: int = 12,
     num_streams: int = 2,
     clips_of_a_stream: int = 40,
-    stream_kinds: Sequence[str] | None = ("scene", "nearest", "motion", "driver"),
     dtype: torch.dtype = torch.bfloat16,
     device: str = "cpu",
     note: Callable[[str], None] = lambda _: None,
@@ -172,7 +170,7 @@ def evaluate_nano(
     out: dict[str, Any] = {
         "target": fact_shares(first, "target", clips, note=note),
         "target_blank_frames": fact_shares(first, "target", clips[:num_blank], blank=True, note=note),
-        "target_streams": stream_figures(first, num_streams, clips_of_a_stream, kinds=stream_kinds, note=note),
+        "target_streams": stream_figures(first, num_streams, clips_of_a_stream, note=note),
     }
     second = load_vlm(event or nano_dir("event"), dtype=dtype, device=device)
     out["event"] = fact_shares(second, "event", clips, note=note)
