@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +206,28 @@ def make_prompt(question: str, num_events: int = 7, stream_id: str | None = "str
     xy = np.zeros(num_events, dtype=np.uint16)
     events = EventStream(xy, xy, t, np.zeros(num_events, dtype=np.uint8), (4, 4))
     return Prompt(question, events=events, stream_id=stream_id)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of event recordings: the real ones where a checkout has them beside it, else made after their model.
+
+    640 x 480, 50 ms, one on a camera's own clock and one on its own; each as npz and as the legacy pickled npy.
+    """
+    import numpy as np
+
+    real = Path(__file__).resolve().parents[2] / "shared" / "data" / "events"
+    if list(real.glob("*.np[yz]")):
+        return real
+    folder = tmp_path_factory.mktemp("recordings")
+    for name, start_us, clock in (("sample1", 0, np.uint16), ("interlaken_00_d_000089", 51_836_949_776, np.int64)):
+        rng, count = np.random.default_rng(len(name)), 125_000
+        columns = {
+            "p": rng.integers(0, 2, count).astype(np.uint8),
+            "t": (start_us + np.sort(rng.integers(0, 49_900, count))).astype(clock),
+            "x": rng.integers(0, 640, count).astype(np.uint16),
+            "y": rng.integers(0, 480, count).astype(np.uint16),
+        }
+        np.savez(folder / f"{name}.npz", **columns)
+        np.save(folder / f"{name}.npy", np.array(columns, dtype=object), allow_pickle=True)
+    return folder

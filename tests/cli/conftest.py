@@ -69,15 +69,6 @@ def write_events(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def recordings() -> Path:
-    """Real event recordings beside the checkout; they are not part of it."""
-    folder = Path(__file__).parents[3] / "shared" / "data" / "events"
-    if not folder.is_dir():
-        pytest.skip("the real recordings are not beside this checkout")
-    return folder
-
-
 VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": 28, "patch_size": 14, "model_type": "clip_vision_model",

@@ -72,7 +72,7 @@ def test_a_real_video_with_simulated_events(drafter: str, run: Run, real: tuple[
 
 
 @pytest.mark.parametrize("name", ["sample1.npz", "sample1.npy", "interlaken_00_d_000089.npy"])
-def test_a_real_recording(name: str, run: Run, real: tuple[Path, Path], recordings: Path) -> None:
+def test_a_recording_of_a_large_sensor(name: str, run: Run, real: tuple[Path, Path], recordings: Path) -> None:
     code, out, err = run(
         "generate", "--video", real[0], "--events", recordings / name, "--sensor", "640x480", "--drafter",
         "cross_modal", "--prompt", "What moves here?", "--max-new-tokens", "32", "--compare", "--json",

@@ -44,13 +44,3 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def real_recordings() -> list[Path]:
-    """Real event recordings, where a checkout has them beside it."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "events"
-    files = sorted(folder.glob("*.np[yz]"))
-    if not files:
-        pytest.skip(f"no recordings beside the checkout ({folder.name})")
-    return files
