@@ -162,7 +162,8 @@ def _lines(answer: "Generation", drafter: str, body: dict[str, Any]) -> list[str
         f"{'lossless' if answer.lossless else 'LOSSY'}, {exact} ({answer.exactness.detail})"
     ]
     if answer.window:
-        lines.append("window: " + ", ".join(f"{key} {value}" for key, value in answer.window.items()))
+        told = {key: f"{value:.1f}" if isinstance(value, float) else value for key, value in answer.window.items()}
+        lines.append("window: " + ", ".join(f"{key} {value}" for key, value in told.items()))
     if "compare" in body:
         lines.append(body["compare"]["verdict"])
     else:

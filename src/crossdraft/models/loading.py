@@ -68,7 +68,7 @@ def resolve_checkpoint(ref: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"there is no folder '{ref}' and the hub gave no model of that name ({first}); check the name"
+            f"there is no folder '{ref}' and the hub gave none ({first}); check the name, and the way to the hub"
         ) from error
 
 
