@@ -44,6 +44,7 @@ def test_two_workers_fill_one_store_and_a_second_run_has_nothing_to_do(
         (("--event-model", "none"), "event model is needed"),
         (("--limit", "0"), "limit"),
         (("--split", "nowhere"), "no split"),
+        (("--top-k", "99999"), "top_k is 99999"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -52,3 +53,8 @@ def test_what_cannot_be_is_one_line(
     code, out, err = run("extract", tmp_path / "s", "--data", scenes, *changes)
     assert code == 2 and words in err and err.count("\n") == 1, out + err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_layer_that_is_not_there(run: Run, scenes: Path, tmp_path: Path) -> None:
+    code, out, err = run("extract", tmp_path / "s", "--data", scenes, "--layers", "77", "--limit", "1")
+    assert code == 2 and "layer 77 is asked for" in err and err.count("\n") == 1, out + err

@@ -64,6 +64,8 @@ def test_training_goes_on_from_a_finished_pair(runs, tmp_path):
     assert (on / "tokenizer.json").read_bytes() == (whole / "nano-target" / "tokenizer.json").read_bytes()
     with pytest.raises(CheckpointError, match="same shape"):
         pipeline.train_nano(tmp_path / "other", minutes=1, start_from=whole)
+    with pytest.raises(CheckpointError, match="nowhere/nano-target is not there"):
+        pipeline.train_nano(tmp_path / "other", minutes=1, start_from="nowhere")
     assert not (tmp_path / "other" / "data").exists()
 
 

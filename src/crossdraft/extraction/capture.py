@@ -60,8 +60,12 @@ class Extractor:
     sources: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> StoreIdentity:
-        """Of the store that these settings fill."""
+        """Of the store that these settings fill. SettingError when top_k is more than the vocabulary."""
         config = self.config
+        if not 0 <= config.top_k <= self.target.vocab_size:
+            raise SettingError(
+                f"top_k is {config.top_k}, must be from 0 to {self.target.vocab_size}, the target's vocabulary"
+            )
         settings = {
             "target": self.target.name, "event_model": self.event_model.name, "rule": self.rule.name,
             "mode": config.mode, "tapped": list(config.tapped), "top_k": config.top_k,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossdraft.core.errors import CheckpointError, DataError
+from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import Exactness, Scores
 from crossdraft.models.loading import load_weights, read_json, resolve_checkpoint, save_weights
@@ -127,7 +127,13 @@ class SplicedVLM:
         return Encoded(torch.cat(parts), tuple(tokens))
 
     def prefill(self, encoded: Encoded, capture: tuple[int, ...] = (), room: int = 512) -> DecoderSession:
-        """Run the decoder over the prompt. SettingError when prompt and ``room`` exceed the context."""
+        """Run the decoder over the prompt. SettingError when prompt and ``room`` exceed the context, or
+        for a layer that is not there."""
+        layers = self.engine.config.num_layers
+        if wrong := [layer for layer in capture if not -1 <= layer < layers]:
+            raise SettingError(
+                f"layer {wrong[0]} is asked for, but {self.name} has layers 0 to {layers - 1}, and -1, the last state"
+            )
         cache = self.engine.new_cache(len(encoded.tokens) + room)
         result = self.engine.prefill(encoded.embeds, cache, capture)
         last = {layer: states[-1:] for layer, states in result.states.items()}

@@ -112,8 +112,10 @@ def _gather(eyes: Eyes, tongue: Tongue) -> tuple[Parts, dict[str, Tensor]]:
 def restore(eyes: Eyes, tongue: Tongue, folder: Path) -> None:
     """Give both modules the weights of a checkpoint that ``export`` wrote; the throw-away heads stay as they are.
 
-    Raises CheckpointError when a tensor is missing or has another shape.
+    Raises CheckpointError when the folder is not there, or a tensor is missing or has another shape.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not there; give the folder that holds nano-target and nano-event")
     parts, state = _gather(eyes, tongue)
     found = read_parts(type(parts), folder, torch.float32)[0]
     for name, stored in found.named_parameters(remove_duplicate=False):
