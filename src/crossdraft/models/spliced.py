@@ -132,7 +132,7 @@ class SplicedVLM:
         layers = self.engine.config.num_layers
         if wrong := [layer for layer in capture if not -1 <= layer < layers]:
             raise SettingError(
-                f"layer {wrong[0]} is asked for, but {self.name} has layers 0 to {layers - 1}, and -1, the last state"
+                f"layer {wrong[0]} is asked for, but {self.name} has layers 0 to {layers - 1}, and -1 for the end"
             )
         cache = self.engine.new_cache(len(encoded.tokens) + room)
         result = self.engine.prefill(encoded.embeds, cache, capture)
