@@ -13,11 +13,11 @@ from crossdraft.core.protocols import (
     DraftSession,
     Needs,
     Rule,
-    SeesPromptTokens,
     Window,
 )
 from crossdraft.core.types import Draft, Generation, Limits, Step
 from crossdraft.decode.loop import generate
+from crossdraft.decode.wrapped import WrappedSession
 
 NOTHING = Needs()
 Report = Callable[[str, int, int], None]
@@ -84,24 +84,7 @@ class Workbench:
         return lambda i: self.answer(drafter, prompts[i], max_new_tokens)
 
 
-class _Wrapped:
-    """A drafter's session behind another one that may change what is proposed."""
-
-    def __init__(self, inner: DraftSession) -> None:
-        self.inner = inner
-
-    def prompt_tokens(self, tokens: Sequence[int]) -> None:
-        if isinstance(self.inner, SeesPromptTokens):
-            self.inner.prompt_tokens(tokens)
-
-    def observe(self, step: Step) -> None:
-        self.inner.observe(step)
-
-    def finish(self) -> None:
-        self.inner.finish()
-
-
-class _CappedSession(_Wrapped):
+class _CappedSession(WrappedSession):
     def __init__(self, inner: DraftSession, width: int) -> None:
         super().__init__(inner)
         self.width = width

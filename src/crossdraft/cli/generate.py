@@ -1,7 +1,6 @@
 """``crossdraft generate``: one answer, streamed as it is verified, and an honest line on what was gained."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,8 +123,6 @@ def _sampling(args: argparse.Namespace) -> "Sampling":
 
     if args.threads is not None and args.threads < 1:
         raise SettingError(f"--threads is {args.threads}, must be 1 or more")
-    if not math.isfinite(args.temperature):
-        raise SettingError(f"--temperature is {args.temperature}, must be a finite number")
     if args.audit and args.temperature > 0:
         raise SettingError("--audit re-scores greedy answers; leave --temperature at 0")
     Limits(max_new_tokens=args.max_new_tokens, stop=tuple(args.stop))

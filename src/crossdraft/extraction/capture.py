@@ -5,7 +5,7 @@ reads the same tokens (``teacher-forced``) or writes its own (``free-running``, 
 grew from: two different texts, so position t of one has nothing to do with position t of the other).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.protocols import VLM, Drafter, DraftSession, Needs, Rule, SeesPromptTokens, Window
-from crossdraft.core.types import Draft, Limits, Step
+from crossdraft.core.protocols import VLM, Drafter, DraftSession, Needs, Rule, Window
+from crossdraft.core.types import Limits, Step
 from crossdraft.data.store import DType, Failure, Mode, PairedStates, StoreIdentity, StoreWriter, config_hash
 from crossdraft.decode.forced import forced
 from crossdraft.decode.loop import generate
+from crossdraft.decode.wrapped import WrappedSession
 from crossdraft.extraction.jobs import Job
 
 LAST = -1
@@ -143,24 +144,15 @@ class Recorder:
         return {layer: torch.cat([step.states[layer] for step in self.steps]) for layer in self.layers}
 
 
-@dataclass
-class _Listening:
-    inner: DraftSession
-    steps: list[Step]
-
-    def prompt_tokens(self, tokens: Sequence[int]) -> None:
-        if isinstance(self.inner, SeesPromptTokens):
-            self.inner.prompt_tokens(tokens)
+class _Listening(WrappedSession):
+    def __init__(self, inner: DraftSession, steps: list[Step]) -> None:
+        super().__init__(inner)
+        self.steps = steps
 
     def observe(self, step: Step) -> None:
+        """Keep the step, and hand it on."""
         self.steps.append(step)
-        self.inner.observe(step)
-
-    def propose(self, room: int) -> Draft:
-        return self.inner.propose(room)
-
-    def finish(self) -> None:
-        self.inner.finish()
+        super().observe(step)
 
 
 @dataclass(frozen=True)
