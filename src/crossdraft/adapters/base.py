@@ -48,6 +48,7 @@ class Adapter(nn.Module):
     else a trained linear projection to width_out comes before it.
     inputs: which of draft_states, target_states and token_embeddings it reads; the others never reach it.
     causal: output t depends on nothing after position t, so it can run along with decoding.
+    pointwise: output t depends on position t alone, so drafting needs no earlier ones.
     sees_its_target: output t is computed from target state t, so it measures nothing about drafting.
     study_loss: what the study trained this level with.
     """
@@ -56,6 +57,7 @@ class Adapter(nn.Module):
     defaults: ClassVar[Any]
     inputs: ClassVar[frozenset[str]] = frozenset({DRAFT})
     causal: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = False
     sees_its_target: ClassVar[bool] = False
     study_loss: ClassVar[LossConfig] = ALIGNMENT
 

@@ -28,6 +28,7 @@ class BottleneckSettings(AdapterSettings):
 class Bottleneck(Adapter):
     """Blocks, then a LayerNorm. With fresh weights the blocks are the identity: the output is the input, normed."""
 
+    pointwise = True
     settings: BottleneckSettings
 
     def __init__(self, width_in: int, width_out: int, settings: BottleneckSettings) -> None:

@@ -68,6 +68,7 @@ class L6(Adapter):
     """
 
     name = "l6"
+    pointwise = True
     defaults: ClassVar = LoraSettings()
     study_loss = DISTILLATION
     settings: LoraSettings

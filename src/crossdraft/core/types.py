@@ -17,6 +17,9 @@ from torch import Tensor
 
 from crossdraft.core.errors import SettingError
 
+LAST = -1
+"""The last layer, after the final norm: what the output head reads."""
+
 
 @dataclass(frozen=True)
 class Draft:

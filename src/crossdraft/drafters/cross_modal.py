@@ -4,41 +4,49 @@ While the target is still in prefill (the window), the event model prefills and 
 then on it stays in step with the verified prefix: it goes back to where its own text left the verified one, reads
 what was said instead, and drafts on from there. It drafts as long as that pays by the measured costs and its
 running acceptance, and is silent otherwise. Greedy, so drafts are chosen, not drawn (no ``probs``).
+
+With an adapter the words are the target's: its head reads the event model's adapted states, and the event model
+reads the tokens so chosen.
 """
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-
+from crossdraft.adapters import Adapter
+from crossdraft.adapters.base import TARGET
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.protocols import VLM, CostCurve, Needs, VLMSession, Window
-from crossdraft.core.types import Draft, Step
+from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
+from crossdraft.core.types import LAST, Draft, Step
+from crossdraft.drafters.adapted import AdaptedVoice, check_drafts
+from crossdraft.drafters.follower import Follower, OwnVoice
 from crossdraft.drafters.length import LengthChooser, Track, judged
-
-_NOTHING = Draft.chain([])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossModal:
-    """The event model's own tokens, in step with the verified text; both models share one vocabulary.
+    """The event model's tokens, in step with the verified text; both models share one vocabulary.
 
     event_model: drafts. costs: measured cost of a target pass by its rows.
-    token_ms: measured time of one event-model token; None: timed while it runs.
+    adapter: maps its states into the target's space, whose head then chooses the tokens; None: its own tokens.
+    token_ms: measured time of one drafted token; None: timed while it runs.
+    length: draft exactly so many tokens in every round, paying or not, for measurements; None: as many as pay.
     max_ahead: tokens drafted at most, in the window and in a round. room: cache positions behind its prompt, which
     bound the text that it can follow. retry_every: a request in so many drafts even if the last ones did not pay.
+    Raises SettingError for values that make no sense and for an adapter that cannot draft (``check_drafts``).
     """
 
     event_model: VLM
     costs: CostCurve
+    adapter: Adapter | None = None
     token_ms: float | None = None
+    length: int | None = None
     max_ahead: int = 24
     room: int = 512
     retry_every: int = 8
     name: ClassVar[str] = "cross_modal"
-    needs: ClassVar[Needs] = Needs(events=True)
+    needs: Needs = field(init=False, repr=False, default=Needs(events=True))
     track: Track = field(init=False, repr=False, compare=False)
     _chooser: LengthChooser = field(init=False, repr=False, compare=False)
     _requests: list[int] = field(init=False, repr=False, compare=False)
@@ -50,6 +58,12 @@ class CrossModal:
             raise SettingError(f"room is {self.room}, must be more than max_ahead ({self.max_ahead})")
         if self.retry_every < 1:
             raise SettingError(f"retry_every is {self.retry_every}, must be 1 or more")
+        if self.length is not None and not 1 <= self.length <= self.max_ahead:
+            raise SettingError(f"length is {self.length}, must be from 1 to max_ahead ({self.max_ahead})")
+        if self.adapter is not None:
+            check_drafts(self.adapter)
+        looks_at_target = self.adapter is not None and TARGET in self.adapter.inputs
+        object.__setattr__(self, "needs", Needs(capture=(LAST,) if looks_at_target else (), events=True))
         object.__setattr__(self, "_chooser", LengthChooser(self.costs, self.max_ahead))
         # kinds: depth in the draft; beyond a few tokens all depths are alike
         object.__setattr__(self, "track", Track([0.6] * _DEPTHS))
@@ -62,7 +76,7 @@ class CrossModal:
         to pay. Raises DataError and SettingError as the event model's ``encode`` and ``prefill`` do.
         """
         self._requests[0] += 1
-        session = CrossModalSession(self, prompt, target.vocab_size)
+        session = CrossModalSession(self, prompt, target)
         if window.is_open:
             session.run_ahead(window)
         return session
@@ -71,66 +85,15 @@ class CrossModal:
 _DEPTHS = 4
 
 
-class _Follower:
-    """An event-model session for any text: it goes back to the common part and reads the rest."""
-
-    def __init__(self, model: VLM, prompt: Prompt, room: int) -> None:
-        encoded = model.encode(prompt)
-        self.session: VLMSession = model.prefill(encoded, (), room)
-        self.text: list[int] = []
-        # marks[n]: the position with n tokens of text, the last of them the root
-        self._marks: dict[int, Any] = {0: self.session.mark()}
-        self._logits: torch.Tensor | None = self.session.first.logits[-1:]
-        self.vocab_size = model.vocab_size
-
-    def follow(self, text: list[int]) -> None:
-        """Bring the session to ``text``, reading what is new in one pass."""
-        common = 0
-        while common < min(len(text), len(self.text)) and text[common] == self.text[common]:
-            common += 1
-        while common not in self._marks:
-            common -= 1
-        if common < len(self.text):
-            self.session.rewind(self._marks[common])
-            self._marks = {n: mark for n, mark in self._marks.items() if n <= common}
-            self.text, self._logits = self.text[:common], None
-            if common == 0:
-                self._logits = self.session.first.logits[-1:]
-        if common == len(text):
-            return
-        if common == 0:
-            self._root(text[0])
-            common = 1
-        if common < len(text):
-            self.session.score(Draft.chain(text[common:-1]))
-            self.session.commit(tuple(range(len(text) - 1 - common)), text[-1])
-            self.text += text[common:]
-            self._mark()
-
-    def next(self) -> int:
-        """The event model's own next token, which becomes part of its text."""
-        if self._logits is None:
-            self._logits = self.session.score(_NOTHING).logits
-        token = int(self._logits[-1].argmax())
-        self._root(token)
-        return token
-
-    def _root(self, token: int) -> None:
-        self.session.commit((), token)
-        self.text.append(token)
-        self._mark()
-
-    def _mark(self) -> None:
-        self._logits = None
-        self._marks[len(self.text)] = self.session.mark()
-
-
 class CrossModalSession:
     """One request: the event model's session, what it drafted ahead, and whether it is still worth asking."""
 
-    def __init__(self, settings: CrossModal, prompt: Prompt, vocab_size: int) -> None:
-        self._settings, self._prompt, self._vocab_size = settings, prompt, vocab_size
-        self._follower: _Follower | None = None
+    def __init__(self, settings: CrossModal, prompt: Prompt, target: VLM) -> None:
+        self._settings, self._prompt, self._vocab_size = settings, prompt, target.vocab_size
+        self._voice: OwnVoice | AdaptedVoice = (
+            OwnVoice() if settings.adapter is None else AdaptedVoice(settings.adapter, target, settings.room)
+        )
+        self._follower: Follower | None = None
         self._said: list[int] = []
         self._drafted = 0
         self._spent_ms, self._timed = 0.0, 0
@@ -139,10 +102,18 @@ class CrossModalSession:
         self.is_silent = False
 
     def run_ahead(self, window: Window) -> None:
-        """Read the prompt and write on, in the event model's own words, until the window closes."""
+        """Read the prompt and write on, in the event model's own words, until the window closes.
+
+        An adapter that reads the target's states has none to read yet, so only the prompt is read then.
+        """
+        if not self._voice.needs_event_model:
+            return
         follower = self._read_prompt()
+        if self._voice.needs_target_states:
+            return
         while window.is_open and len(follower.text) < self._settings.max_ahead:
-            self._next(follower)
+            if not self._is_known(self._next(follower, follower.text)):
+                return
 
     def observe(self, step: Step) -> None:
         """Learn how often drafts are right, and what was said instead."""
@@ -151,6 +122,8 @@ class CrossModalSession:
             kinds = [min(depth, _DEPTHS - 1) for depth in range(self._drafted)]
             self._settings.track.learn(kinds, step.accepted, tried)
         self._drafted = 0
+        if self._voice.needs_target_states:
+            self._voice.observe(len(self._said), step.states[LAST])
         self._said += step.tokens
 
     def propose(self, room: int) -> Draft:
@@ -159,28 +132,35 @@ class CrossModalSession:
         if self.is_silent:
             return Draft.chain([], source="cross_modal")
         ready = self._ready()
-        token_ms = self._token_ms()
-        track = settings.track
-        limit = min(room, settings.max_ahead, settings.room - len(self._said) - 1)
-        chances = [track.rate(min(depth, _DEPTHS - 1)) for depth in range(max(0, limit))]
-        length = min(limit, settings._chooser.choose(chances, token_ms, free=len(ready), start_ms=token_ms))
-        if length <= 0 and self._retry and limit > 0:
-            length = 1
-        self._retry = False
-        if length <= 0 or max(self._said) >= settings.event_model.vocab_size:
+        length = self._length(min(room, settings.max_ahead, settings.room - len(self._said) - 1), len(ready))
+        if length <= 0 or not self._is_known(max(self._said)):
             # it did not pay now; following every word only to find that again would cost the more
-            self.is_silent = True
+            self.is_silent = settings.length is None
             return Draft.chain([], source="cross_modal")
         tokens = ready[:length]
         if len(tokens) < length:
-            follower = self._read_prompt()
-            follower.follow([*self._said, *tokens])
-            while len(tokens) < length:
-                tokens.append(self._next(follower))
+            follower = self._read_prompt() if self._voice.needs_event_model else None
+            if follower is not None:
+                follower.follow([*self._said, *tokens])
+            while len(tokens) < length and (not tokens or self._is_known(tokens[-1])):
+                tokens.append(self._next(follower, [*self._said, *tokens]))
         # an event model may have a few added tokens that the target does not know
         known = next((i for i, token in enumerate(tokens) if token >= self._vocab_size), len(tokens))
         self._drafted = known
         return Draft.chain(tokens[:known], source="cross_modal")
+
+    def _length(self, limit: int, ready: int) -> int:
+        """How many tokens to draft: as many as pay, or the fixed number; at most ``limit``."""
+        settings, track = self._settings, self._settings.track
+        if settings.length is not None:
+            return min(limit, settings.length)
+        token_ms = self._token_ms()
+        chances = [track.rate(min(depth, _DEPTHS - 1)) for depth in range(max(0, limit))]
+        length = min(limit, settings._chooser.choose(chances, token_ms, free=ready, start_ms=token_ms))
+        if length <= 0 and self._retry and limit > 0:
+            length = 1
+        self._retry = False
+        return length
 
     def finish(self) -> None:
         """Nothing outlives the request but the running acceptance."""
@@ -191,14 +171,23 @@ class CrossModalSession:
         said = len(self._said)
         return text[said:] if text[:said] == self._said else []
 
-    def _read_prompt(self) -> _Follower:
+    def _read_prompt(self) -> Follower:
         if self._follower is None:
-            self._follower = _Follower(self._settings.event_model, self._prompt, self._settings.room)
+            settings = self._settings
+            self._follower = Follower(
+                settings.event_model, self._prompt, settings.room, keep_states=self._voice.keeps_states
+            )
         return self._follower
 
-    def _next(self, follower: _Follower) -> int:
+    def _is_known(self, token: int) -> bool:
+        """Whether the event model can read ``token``: either side may have a few added ones."""
+        return token < self._settings.event_model.vocab_size
+
+    def _next(self, follower: Follower | None, text: list[int]) -> int:
         start = time.perf_counter()
-        token = follower.next()
+        token = self._voice.choose(follower, text)
+        if follower is not None and self._is_known(token):
+            follower.add(token)
         self._spent_ms += (time.perf_counter() - start) * 1e3
         self._timed += 1
         return token

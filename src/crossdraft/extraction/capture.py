@@ -15,15 +15,12 @@ from torch import Tensor
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter, DraftSession, Needs, Rule, Window
-from crossdraft.core.types import Limits, Step
+from crossdraft.core.types import LAST, Limits, Step
 from crossdraft.data.store import DType, Failure, Mode, PairedStates, StoreIdentity, StoreWriter, config_hash
 from crossdraft.decode.forced import forced
 from crossdraft.decode.loop import generate
 from crossdraft.decode.wrapped import WrappedSession
 from crossdraft.extraction.jobs import Job
-
-LAST = -1
-"""The last layer, after the final norm: what the output head reads."""
 
 Report = Callable[[str, int, int], None]
 

@@ -1,0 +1,104 @@
+"""An event model kept in step with any text: it goes back to where the texts part and reads the rest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM, VLMSession
+from crossdraft.core.types import LAST, Draft, Scores
+
+_NOTHING = Draft.chain([])
+
+
+class Follower:
+    """One request's session of an event model. What it thinks after its text is asked for when it is needed.
+
+    text: what it has read or written so far, behind its prompt. keep_states: keep the state that predicted each of
+    those tokens, for an adapter. Raises DataError and SettingError as the model's ``encode`` and ``prefill`` do.
+    """
+
+    def __init__(self, model: VLM, prompt: Prompt, room: int, *, keep_states: bool = False) -> None:
+        encoded = model.encode(prompt)
+        self.session: VLMSession = model.prefill(encoded, (LAST,) if keep_states else (), room)
+        self.text: list[int] = []
+        # marks[n]: the position with n tokens of text, the last of them the root
+        self._marks: dict[int, Any] = {0: self.session.mark()}
+        self._logits: Tensor | None = self.session.first.logits[-1:]
+        self._states: Tensor | None = None
+        if keep_states:
+            first = self.session.first.states[LAST][-1]
+            self._states = first.new_zeros((room + 1, len(first)))
+            self._states[0] = first
+
+    def follow(self, text: Sequence[int]) -> None:
+        """Bring the session to ``text``, reading what is new in one pass."""
+        common = 0
+        while common < min(len(text), len(self.text)) and text[common] == self.text[common]:
+            common += 1
+        while common not in self._marks:
+            common -= 1
+        if common < len(self.text):
+            self.session.rewind(self._marks[common])
+            self._marks = {n: mark for n, mark in self._marks.items() if n <= common}
+            self.text, self._logits = self.text[:common], None
+            if common == 0:
+                self._logits = self.session.first.logits[-1:]
+        if common == len(text):
+            return
+        if common == 0:
+            self.add(text[0])
+            common = 1
+        if common < len(text):
+            self._keep(common, self.session.score(Draft.chain(text[common:-1])))
+            self.session.commit(tuple(range(len(text) - 1 - common)), text[-1])
+            self.text += text[common:]
+            self._mark()
+
+    def logits(self) -> Float[Tensor, "1 V"]:
+        """What the event model itself thinks comes next."""
+        if self._logits is None:
+            scores = self.session.score(_NOTHING)
+            self._keep(len(self.text), scores)
+            self._logits = scores.logits[-1:]
+        return self._logits
+
+    def states(self) -> Float[Tensor, "K D"]:
+        """The states that predicted each token of the text, and the one that predicts the next."""
+        assert self._states is not None, "this follower keeps no states"
+        self.logits()
+        return self._states[: len(self.text) + 1]
+
+    def add(self, token: int) -> None:
+        """``token`` is the next one of the text, whoever chose it."""
+        self.session.commit((), token)
+        self.text.append(token)
+        self._mark()
+
+    def _keep(self, first: int, scores: Scores) -> None:
+        if self._states is not None:
+            rows = scores.states[LAST]
+            self._states[first : first + len(rows)] = rows
+
+    def _mark(self) -> None:
+        self._logits = None
+        self._marks[len(self.text)] = self.session.mark()
+
+
+class OwnVoice:
+    """The event model's own next token: its argmax."""
+
+    keeps_states = False
+    needs_target_states = False
+    needs_event_model = True
+
+    def observe(self, first: int, states: Tensor) -> None:
+        """It does not look at the target."""
+
+    def choose(self, follower: Follower | None, text: Sequence[int]) -> int:
+        """The token behind the follower's text."""
+        assert follower is not None
+        return int(torch.argmax(follower.logits()[-1]))
