@@ -21,20 +21,17 @@ class Steps:
     slope=st.sampled_from([0.0, 0.02, 0.2, 1.0]),
     draft_ms=st.sampled_from([0.0, 0.1, 1.0]),
     free=st.integers(0, 5),
-    start_ms=st.sampled_from([0.0, 0.3]),
 )
-def test_the_best_length_is_found(
-    chances: list[float], slope: float, draft_ms: float, free: int, start_ms: float
-) -> None:
+def test_the_best_length_is_found(chances: list[float], slope: float, draft_ms: float, free: int) -> None:
     chooser = LengthChooser(AssumedCurve(slope))
 
     def rate(n: int) -> float:
         reach = list(itertools.accumulate(chances[:n], lambda a, b: a * b, initial=1.0))
         drafted = max(0, n - free)
-        return sum(reach) / (1 + slope * n + drafted * draft_ms + start_ms * (drafted > 0))
+        return sum(reach) / (1 + slope * n + drafted * draft_ms)
 
     best = max(rate(n) for n in range(len(chances) + 1))
-    assert rate(chooser.choose(chances, draft_ms, free, start_ms)) == pytest.approx(best)
+    assert rate(chooser.choose(chances, draft_ms, free)) == pytest.approx(best)
 
 
 def test_a_pass_is_never_widened_for_nothing() -> None:

@@ -156,7 +156,7 @@ class CrossModalSession:
             return min(limit, settings.length)
         token_ms = self._token_ms()
         chances = [track.rate(min(depth, _DEPTHS - 1)) for depth in range(max(0, limit))]
-        length = min(limit, settings._chooser.choose(chances, token_ms, free=ready, start_ms=token_ms))
+        length = min(limit, settings._chooser.choose(chances, token_ms, free=ready))
         if length <= 0 and self._retry and limit > 0:
             length = 1
         self._retry = False

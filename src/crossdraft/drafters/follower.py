@@ -21,6 +21,8 @@ class Follower:
     those tokens, for an adapter. Raises DataError and SettingError as the model's ``encode`` and ``prefill`` do.
     """
 
+    # One pass reads what is new and already says what comes next, so a draft of n tokens takes n passes. The tokens
+    # of that pass are committed together with the first one chosen behind them: until then they are only `_read`.
     def __init__(self, model: VLM, prompt: Prompt, room: int, *, keep_states: bool = False) -> None:
         encoded = model.encode(prompt)
         self.session: VLMSession = model.prefill(encoded, (LAST,) if keep_states else (), room)
@@ -28,6 +30,7 @@ class Follower:
         # marks[n]: the position with n tokens of text, the last of them the root
         self._marks: dict[int, Any] = {0: self.session.mark()}
         self._logits: Tensor | None = self.session.first.logits[-1:]
+        self._read = 0
         self._states: Tensor | None = None
         if keep_states:
             first = self.session.first.states[LAST][-1]
@@ -39,24 +42,23 @@ class Follower:
         common = 0
         while common < min(len(text), len(self.text)) and text[common] == self.text[common]:
             common += 1
+        if common == len(text) == len(self.text):
+            return
         while common not in self._marks:
             common -= 1
-        if common < len(self.text):
-            self.session.rewind(self._marks[common])
-            self._marks = {n: mark for n, mark in self._marks.items() if n <= common}
-            self.text, self._logits = self.text[:common], None
-            if common == 0:
-                self._logits = self.session.first.logits[-1:]
-        if common == len(text):
-            return
+        self.session.rewind(self._marks[common])
+        self._marks = {n: mark for n, mark in self._marks.items() if n <= common}
+        self.text, self._logits, self._read = self.text[:common], None, 0
         if common == 0:
-            self.add(text[0])
-            common = 1
+            self._logits = self.session.first.logits[-1:]
+            if text:
+                self.add(text[0])
+                common = 1
         if common < len(text):
-            self._keep(common, self.session.score(Draft.chain(text[common:-1])))
-            self.session.commit(tuple(range(len(text) - 1 - common)), text[-1])
+            scores = self.session.score(Draft.chain(text[common:]))
+            self._keep(common, scores)
             self.text += text[common:]
-            self._mark()
+            self._logits, self._read = scores.logits[-1:], len(text) - common
 
     def logits(self) -> Float[Tensor, "1 V"]:
         """What the event model itself thinks comes next."""
@@ -74,18 +76,16 @@ class Follower:
 
     def add(self, token: int) -> None:
         """``token`` is the next one of the text, whoever chose it."""
-        self.session.commit((), token)
+        self.logits()  # the root is committed with a pass over it
+        self.session.commit(tuple(range(self._read)), token)
         self.text.append(token)
-        self._mark()
+        self._logits, self._read = None, 0
+        self._marks[len(self.text)] = self.session.mark()
 
     def _keep(self, first: int, scores: Scores) -> None:
         if self._states is not None:
             rows = scores.states[LAST]
             self._states[first : first + len(rows)] = rows
-
-    def _mark(self) -> None:
-        self._logits = None
-        self._marks[len(self.text)] = self.session.mark()
 
 
 class OwnVoice:

@@ -50,12 +50,11 @@ class LengthChooser:
         for n in range(1, max_length + 1):
             self.pass_ms[n] = max(self.pass_ms[n], self.pass_ms[n - 1])
 
-    def choose(self, chances: Iterable[float], draft_ms: float = 0.0, free: int = 0, start_ms: float = 0.0) -> int:
+    def choose(self, chances: Iterable[float], draft_ms: float = 0.0, free: int = 0) -> int:
         """Best number of drafted tokens.
 
         chances: P(token k is right | those before it are), in order; read no further than can matter.
-        draft_ms: time to draft one token; free: how many lie ready and cost nothing any more;
-        start_ms: paid once if any must be drafted (the drafter catches up with what was said).
+        draft_ms: time to draft one token; free: how many lie ready and cost nothing any more.
         """
         expected = reach = 1.0
         best, best_rate, spent = 0, 1.0 / self.pass_ms[0], 0.0
@@ -64,7 +63,7 @@ class LengthChooser:
                 break
             reach *= chance
             expected += reach
-            spent += draft_ms + start_ms * (n == free + 1) if n > free else 0.0
+            spent += draft_ms if n > free else 0.0
             rate = expected / (self.pass_ms[n] + spent)
             if rate >= best_rate:
                 best, best_rate = n, rate
