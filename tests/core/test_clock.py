@@ -28,3 +28,17 @@ def test_the_device_is_synchronised_at_both_ends() -> None:
     with clock.span("x"):
         assert len(calls) == 1
     assert len(calls) == 2
+
+
+def test_a_tracing_clock_keeps_when_things_happened() -> None:
+    clock = FakeClock(trace=True)
+    clock.advance(5)
+    with clock.span("draft"):
+        clock.advance(2)
+    clock.note("begin", 1.0, 4.0)
+    clock.take()
+    assert clock.timeline == [("draft", 5.0, 7.0), ("begin", 1.0, 4.0)]
+    plain = FakeClock()
+    with plain.span("draft"):
+        plain.advance(2)
+    assert plain.timeline == []

@@ -164,3 +164,18 @@ def test_what_a_generation_says_of_itself(tiny: Any, prompt: Prompt) -> None:
 def test_the_first_end_token() -> None:
     assert first_end((4, 1, 1), (1, 9)) == 1
     assert first_end((4, 5), (1,)) is None and first_end((1,), ()) is None
+
+
+def test_a_traced_answer_says_what_ran_when(tiny: Any, prompt: Prompt) -> None:
+    clock = Clock(trace=True)
+    for window in ("off", "sequential", "overlapped"):
+        out = generate(
+            tiny.target, tiny.drafter("cross_modal"), prompt, rule=Greedy(), limits=Limits(max_new_tokens=12),
+            clock=clock, window=window,
+        )  # fmt: skip
+        names = [name for name, _, _ in out.timeline]
+        assert names.count("verify") == names.count("draft") == len(out.rounds)
+        assert names.count("encode") == names.count("prefill") == names.count("begin") == 1
+        assert all(0 <= start <= end <= out.total_ms for _, start, end in out.timeline)
+    silent = generate(tiny.target, tiny.drafter("none"), prompt, rule=Greedy(), limits=Limits(max_new_tokens=3))
+    assert silent.timeline == []

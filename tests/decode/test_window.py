@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossdraft.core.clock import Clock
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.protocols import Window
 from crossdraft.decode.window import CountedWindow, TimedWindow, WindowPlan, choose, run_together
@@ -55,10 +56,6 @@ class Guess:
     def propose(self, room: int) -> Any: ...
 
 
-def now_ms() -> float:
-    return time.perf_counter() * 1e3
-
-
 @pytest.mark.parametrize("mode", ["off", "sequential", "overlapped", "own-device"])
 def test_order_threads_and_openness(mode: str) -> None:
     log: list[str] = []
@@ -84,7 +81,7 @@ def test_order_threads_and_openness(mode: str) -> None:
         log.append("prefill")
         return "session"
 
-    ready, begun, spans = run_together(mode, begin, prefill, now_ms)
+    ready, begun, spans = run_together(mode, begin, prefill, Clock())
     assert ready == "session"
     assert (log == ["prefill"]) == (mode == "off")
     assert isinstance(begun(), Guess)
@@ -107,7 +104,7 @@ def test_no_window_changes_the_targets_thread_count() -> None:
 
     try:
         for mode in ("off", "sequential", "overlapped", "own-device"):
-            run_together(mode, begin, prefill, now_ms)
+            run_together(mode, begin, prefill, Clock())
             assert counts["prefill"] == 2 and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -129,9 +126,9 @@ def test_errors_of_either_side_arrive_and_nothing_is_left_running(mode: str) -> 
         raise SettingError("no room")
 
     with pytest.raises(DataError, match="no events"):
-        run_together(mode, bad_begin, lambda: None, now_ms)[1]()
+        run_together(mode, bad_begin, lambda: None, Clock())[1]()
     with pytest.raises(SettingError, match="no room"):
-        run_together(mode, long_begin, bad_prefill, now_ms)
+        run_together(mode, long_begin, bad_prefill, Clock())
     assert torch.get_num_threads() == before and threading.active_count() == running
 
 

@@ -6,13 +6,21 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Collects named spans. ``sync`` is called at both ends of a span (a device's synchronise; nothing on CPU)."""
+    """Collects named spans. ``sync`` is called at both ends of a span (a device's synchronise; nothing on CPU).
+
+    trace: also keep when each span began and ended, in ``timeline``: (name, start, end) in ms on this clock.
+    """
 
     def __init__(
-        self, now: Callable[[], float] = time.perf_counter, sync: Callable[[], None] | None = None
+        self,
+        now: Callable[[], float] = time.perf_counter,
+        sync: Callable[[], None] | None = None,
+        *,
+        trace: bool = False,
     ) -> None:
-        self._now, self._sync = now, sync
+        self._now, self._sync, self._trace = now, sync, trace
         self._spans: dict[str, float] = {}
+        self.timeline: list[tuple[str, float, float]] = []
 
     def now_ms(self) -> float:
         """Milliseconds on this clock, after a sync."""
@@ -27,7 +35,14 @@ class Clock:
         try:
             yield
         finally:
-            self._spans[name] = self._spans.get(name, 0.0) + self.now_ms() - start
+            end = self.now_ms()
+            self._spans[name] = self._spans.get(name, 0.0) + end - start
+            self.note(name, start, end)
+
+    def note(self, name: str, start_ms: float, end_ms: float) -> None:
+        """Put something that was timed elsewhere on the timeline, if one is kept."""
+        if self._trace:
+            self.timeline.append((name, start_ms, end_ms))
 
     def take(self) -> dict[str, float]:
         """The spans collected since the last take."""
@@ -38,9 +53,9 @@ class Clock:
 class FakeClock(Clock):
     """A clock that advances only when told, in milliseconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trace: bool = False) -> None:
         self.ms = 0.0
-        super().__init__(now=lambda: self.ms / 1e3)
+        super().__init__(now=lambda: self.ms / 1e3, trace=trace)
 
     def advance(self, ms: float) -> None:
         """Let ``ms`` milliseconds pass."""

@@ -159,6 +159,8 @@ class Generation:
     """One answer and how it came about; the only thing that benchmarks and evaluation read.
 
     tokens include the end token when there was one. Times are wall-clock milliseconds that really passed.
+    timeline: (what, start, end) in ms since the request began; empty unless the clock traces. "begin" is the
+    drafter's own start: its prefill, and what it wrote in the window.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -169,6 +171,7 @@ class Generation:
     exactness: Exactness = Exactness(False, "not stated")
     spans_ms: dict[str, float] = field(default_factory=dict)
     window: dict[str, object] = field(default_factory=dict)
+    timeline: list[tuple[str, float, float]] = field(default_factory=list)
 
     @property
     def num_drafted(self) -> int:

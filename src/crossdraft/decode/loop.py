@@ -60,9 +60,7 @@ def generate(
             return target.prefill(encoded, drafter.needs.capture, reserved)
 
     clock.take()
-    session, begun, window_ms = run_together(
-        plan.mode, lambda w: drafter.begin(prompt, target, w), prefill, clock.now_ms
-    )
+    session, begun, window_ms = run_together(plan.mode, lambda w: drafter.begin(prompt, target, w), prefill, clock)
     answer = _Answer(limits, TextStream(target.tokenizer, limits.stop) if limits.stop else None, on_tokens)
     answer.out = Generation(
         lossless=rule.lossless, exactness=target.exactness, spans_ms={"encode": 0.0, "prefill": 0.0, **clock.take()}
@@ -81,6 +79,8 @@ def generate(
             guess.finish()
     out = answer.finish(target)
     out.spans_ms["total"] = clock.now_ms() - start
+    # one clock may time many requests
+    out.timeline = [(name, s - start, e - start) for name, s, e in clock.timeline if s >= start]
     out.window = {"mode": plan.mode, "why": plan.why, **window_ms}
     return out
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from crossdraft.core.clock import Clock
 from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import DraftSession, Window
 
@@ -170,7 +171,7 @@ class _Aside:
 
 
 def run_together(
-    mode: str, begin: Callable[[Window], DraftSession], prefill: Callable[[], T], now_ms: Callable[[], float]
+    mode: str, begin: Callable[[Window], DraftSession], prefill: Callable[[], T], clock: Clock
 ) -> tuple[T, Callable[[], DraftSession], dict[str, float]]:
     """Run the target's ``prefill`` with the drafter's ``begin`` where ``mode`` puts it.
 
@@ -181,9 +182,11 @@ def run_together(
     spans: dict[str, float] = {}
 
     def begin_now(window: TimedWindow) -> DraftSession:
-        start = now_ms()
+        start = clock.now_ms()
         guess = begin(window)
-        spans["begin_ms"] = now_ms() - start
+        end = clock.now_ms()
+        spans["begin_ms"] = end - start
+        clock.note("begin", start, end)
         return guess
 
     if mode == "off":
@@ -203,7 +206,7 @@ def run_together(
         raise
     else:
         window.close()
-        start = now_ms()
+        start = clock.now_ms()
         guess = aside.join()
-        spans["waited_ms"] = now_ms() - start
+        spans["waited_ms"] = clock.now_ms() - start
     return ready, lambda: guess, spans
