@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,13 +16,14 @@ from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.clock import Clock
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt, VideoFrames
-from crossdraft.core.protocols import VLM, CostCurve, Drafter, Rule
+from crossdraft.core.protocols import VLM, CostCurve, Drafter, Rule, Tokenizer
 from crossdraft.core.provenance import bf16_unit, provenance
 from crossdraft.core.records import write_record
 from crossdraft.core.registry import find
 from crossdraft.core.types import Generation, Limits, Sampling
 from crossdraft.data.align import align, load_aligned
 from crossdraft.data.events import load_events, make_stream, parse_sensor_size
+from crossdraft.data.store import Store
 from crossdraft.data.video import read_image, read_image_folder, read_video
 from crossdraft.decode.audit import AuditReport, audit
 from crossdraft.decode.loop import generate as run_loop
@@ -30,8 +31,11 @@ from crossdraft.decode.window import WindowPlan, choose
 from crossdraft.drafters import DRAFTERS
 from crossdraft.drafters.constant import OpeningBook
 from crossdraft.drafters.memory import StreamMemory
+from crossdraft.extraction.answers import Answers, Kept, Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor
-from crossdraft.models import load_vlm
+from crossdraft.extraction.jobs import Job
+from crossdraft.models import fingerprint, load_vlm, resolve_checkpoint
+from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.verify import rule_for
 
 NANO = "nano"
@@ -43,7 +47,7 @@ MAX_ADDED_TOKENS = 128
 MAX_THREADS = 1024
 PROBE = "A red car moves quickly to the left; 2 people wait. <x> [Y] 0.75 km/h, naïve\n\tindeed?"
 
-_sources: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_sources: WeakKeyDictionary[Any, "Source"] = WeakKeyDictionary()
 _profiles: WeakKeyDictionary[Any, LatencyProfile] = WeakKeyDictionary()
 
 
@@ -99,11 +103,36 @@ def load_event_model(
 
 def _load(ref: str | Path, role: str, dtype: str, device: str, threads: int | None, family: str | None) -> VLM:
     set_threads(threads)
-    place = pick_device(device)
-    kind = pick_dtype(dtype, place)
-    model: VLM = load_vlm(resolve(ref, role), dtype=kind, device=place, family=family)
-    _sources[model] = {"ref": str(ref), "dtype": str(kind), "device": place, "config": _config_text(ref, role)}
+    source = Source.of(ref, role, dtype, device, family)
+    model: VLM = load_vlm(source.folder, dtype=getattr(torch, source.dtype), device=source.device, family=family)
+    _sources[model] = source
     return model
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from and as what it is loaded. family: None: as its config.json says."""
+
+    folder: str
+    dtype: str
+    device: str
+    family: str | None
+    config: str
+
+    @classmethod
+    def of(cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None) -> "Source":
+        """Of what a user named. Raises CheckpointError when there is no such folder or hub id, SettingError."""
+        place = pick_device(device)
+        kind = pick_dtype(dtype, place)
+        folder = resolve_checkpoint(resolve(ref, role))
+        return cls(str(folder), str(kind).removeprefix("torch."), place, family, _config_text(folder, role))
+
+    def what(self) -> dict[str, Any]:
+        """What the model is, wherever it lies and whatever it runs on: by this an extraction is known again.
+
+        Raises CheckpointError.
+        """
+        return {"family": self.family, "dtype": self.dtype, "checkpoint": fingerprint(Path(self.folder))}
 
 
 def resolve(ref: str | Path, role: str) -> str | Path:
@@ -211,7 +240,35 @@ def load_pair(plan: Plan, *, dtype: str = "auto", device: str = "auto", threads:
     return Pair(target, event_model)
 
 
-def check_vocabulary(target: VLM, event_model: VLM) -> None:
+class Speaks(Protocol):
+    """The part of a model that turns text into ids."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of its tokens."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Speaker:
+    """A model that is not loaded."""
+
+    name: str
+    vocab_size: int
+    tokenizer: Tokenizer
+
+
+def check_vocabulary(target: Speaks, event_model: Speaks) -> None:
     """SettingError unless both models cut text into the same ids; a drafted id must mean the same to the target."""
     ours, theirs = target.tokenizer.encode(PROBE), event_model.tokenizer.encode(PROBE)
     if ours != theirs or abs(target.vocab_size - event_model.vocab_size) > MAX_ADDED_TOKENS:
@@ -298,8 +355,9 @@ def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Repo
         return known
     models = {"target": pair.target, "event": event_model}
     sources = {role: _sources.get(model) if model is not None else None for role, model in models.items()}
-    identity = {**sources, "threads": torch.get_num_threads()}
-    device = (sources["target"] or {}).get("device", "cpu")
+    known_by = {role: None if source is None else asdict(source) for role, source in sources.items()}
+    identity = {**known_by, "threads": torch.get_num_threads()}
+    device = _device(pair.target)
 
     def run() -> LatencyProfile:
         return measure(pair.target, event_model, prompt, device=device, report=report)
@@ -377,16 +435,60 @@ def open_memory(path: str | Path | None) -> StreamMemory:
     return StreamMemory.load(path)
 
 
+# --- extraction --------------------------------------------------------------------------------------------------
+
+
 def make_extractor(pair: Pair, config: ExtractConfig) -> Extractor:
     """The pair, ready to be extracted from; greedy. SettingError without an event model."""
     if pair.event_model is None:
         raise SettingError("extraction needs an event model beside the target; give one with --event-model")
-    drafter, own_drafter = (
-        make_drafter("memory", target=model, costs=profile_pair(Pair(model, None)))
-        for model in (pair.target, pair.event_model)
+    rule = rule_for(Sampling())
+    answers = Running(
+        pair.target, _own_memory(pair.target), rule, config.max_new_tokens, config.tapped, config.top_k
     )
-    sources = {"target": _sources.get(pair.target), "event_model": _sources.get(pair.event_model)}
-    return Extractor(pair.target, pair.event_model, drafter, own_drafter, rule_for(Sampling()), config, sources)
+    return _extractor(answers, _what(pair.target), pair.event_model, rule, config)
+
+
+def load_extractor(
+    plan: Plan, config: ExtractConfig, *, dtype: str = "auto", device: str = "auto", threads: int | None = None,
+    answers: str | Path | None = None, jobs: Sequence[Job] = (),
+) -> Extractor:  # fmt: skip
+    """Load what ``plan`` names for an extraction over ``jobs``.
+
+    answers: a store of the same target with the same settings, whose answers and states are taken; the target is
+    not loaded then. Raises DataError when it holds others, and as ``load_pair`` and ``make_extractor`` do.
+    """
+    if answers is None:
+        return make_extractor(load_pair(plan, dtype=dtype, device=device, threads=threads), config)
+    assert plan.event_model is not None, "plan_pair(both=True)"
+    kept, rule = Kept.of(Store.open(answers)), rule_for(Sampling())
+    source = Source.of(plan.target, "target", dtype, device)
+    folder, what = Path(source.folder), source.what()
+    wanted = {
+        "target": folder.name, "dtype": config.dtype, "tapped": config.tapped, "top_k": config.top_k,
+        "answers_hash": config.answers_hash(folder.name, what, rule.name),
+    }  # fmt: skip
+    kept.check(wanted, jobs)
+    event_model = load_event_model(plan.event_model, dtype=dtype, device=device, threads=threads)
+    check_vocabulary(_Speaker(kept.name, kept.vocab_size, TextTokenizer(folder)), event_model)
+    return _extractor(kept, what, event_model, rule, config)
+
+
+def _extractor(
+    answers: Answers, target: dict[str, Any] | None, event_model: VLM, rule: Rule, config: ExtractConfig
+) -> Extractor:
+    own = _own_memory(event_model) if config.mode == "free-running" else make_drafter("none", target=event_model)
+    sources = {"target": target, "event_model": _what(event_model)}
+    return Extractor(answers, event_model, own, rule, config, sources)
+
+
+def _own_memory(model: VLM) -> Drafter:
+    return make_drafter("memory", target=model, costs=profile_pair(Pair(model, None)))
+
+
+def _what(model: VLM) -> dict[str, Any] | None:
+    source = _sources.get(model)
+    return None if source is None else source.what()
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
@@ -506,8 +608,12 @@ def save_generation(path: str | Path, answer: Generation, settings: dict[str, An
 
 
 def _clock(target: VLM) -> Clock:
-    on_gpu = _sources.get(target, {}).get("device", "cpu").startswith("cuda")
-    return Clock(sync=torch.cuda.synchronize if on_gpu else None)
+    return Clock(sync=torch.cuda.synchronize if _device(target).startswith("cuda") else None)
+
+
+def _device(model: VLM) -> str:
+    source = _sources.get(model)
+    return "cpu" if source is None else source.device
 
 
 # --- measuring --------------------------------------------------------------------------------------------------

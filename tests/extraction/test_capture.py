@@ -1,5 +1,6 @@
 """What is stored is what both models thought: held against models that recompute every text from its ids."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt
 from crossdraft.core.types import Limits
-from crossdraft.data.store import Store, StoreWriter, same_content
+from crossdraft.data.store import PairedStates, Store, StoreWriter, same_content
 from crossdraft.decode.loop import generate
+from crossdraft.extraction.answers import Kept, Running
 from crossdraft.extraction.capture import ExtractConfig, Extracted, Extractor, extract
-from crossdraft.extraction.jobs import Job
+from crossdraft.extraction.jobs import Job, shuffled
 from crossdraft.verify.greedy import Greedy
 
 
@@ -34,8 +36,20 @@ def _jobs(count: int) -> list[Job]:
 
 def _extractor(tiny: Any, **changes: Any) -> Extractor:
     config = ExtractConfig(**{"dtype": "fp32", "max_new_tokens": 14, **changes})
-    drafters = tiny.drafter("memory"), tiny.drafter("memory")
-    return Extractor(tiny.target, tiny.event_model, *drafters, Greedy(), config)
+    answers = Running(
+        tiny.target, tiny.drafter("memory"), Greedy(), config.max_new_tokens, config.tapped, config.top_k
+    )
+    return Extractor(answers, tiny.event_model, tiny.drafter("memory"), Greedy(), config)
+
+
+def _fill(root: Path, extractor: Extractor, jobs: list[Job]) -> Store:
+    with StoreWriter(root, extractor.identity()) as writer:
+        extract(extractor, jobs, writer)
+    return Store.open(root)
+
+
+def _target_side(sample: PairedStates) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in sample.tensors().items() if not name.startswith("draft_")}
 
 
 def _expected(model: Any, prompt: Prompt, tokens: list[int]) -> torch.Tensor:
@@ -113,6 +127,99 @@ def test_other_settings_are_another_store(tiny: Any, tmp_path: Path) -> None:
     for change in ({"mode": "free-running"}, {"max_new_tokens": 15}, {"top_k": 2}, {"tapped": (0,)}):
         with pytest.raises(DataError, match="another kind"):
             StoreWriter(tmp_path / "s", _extractor(tiny, **change).identity())
+
+
+@pytest.mark.parametrize("mode", ["teacher-forced", "free-running"])
+def test_a_control_differs_in_what_the_event_model_saw_and_in_nothing_else(
+    tiny: Any, tmp_path: Path, mode: str
+) -> None:
+    settings: dict[str, Any] = {"mode": mode, "tapped": (0,), "top_k": 2}
+    jobs = _jobs(6)
+    right = _fill(tmp_path / "right", _extractor(tiny, **settings), jobs)
+    control = _fill(tmp_path / "control", _extractor(tiny, **settings, shuffled=True), shuffled(jobs))
+    assert control.identity.control == "shuffled" and right.identity.control == "none"
+    assert control.identity.answers_hash == right.identity.answers_hash
+    assert [entry.id for entry in control.entries] == [entry.id for entry in right.entries]
+    for job in shuffled(jobs):
+        mine, theirs = control[job.id], right[job.id]
+        for name, tensor in _target_side(mine).items():
+            assert torch.equal(tensor, _target_side(theirs)[name]), name
+        assert not torch.equal(mine.draft_states, theirs.draft_states)
+        assert job.other is not None and mine.draft_tokens is not None
+        shown = Prompt(job.question, events=job.other().events)
+        expected = _expected(tiny.event_model, shown, mine.draft_tokens.tolist())
+        torch.testing.assert_close(mine.draft_states.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_settings_and_jobs_must_agree_on_what_is_shuffled(tiny: Any) -> None:
+    with pytest.raises(SettingError, match="differ on whether events are shuffled"):
+        _extractor(tiny, shuffled=True).states_of(_jobs(2)[0])
+    with pytest.raises(SettingError, match="differ on whether events are shuffled"):
+        _extractor(tiny).states_of(shuffled(_jobs(2))[0])
+
+
+@pytest.mark.parametrize("mode", ["teacher-forced", "free-running"])
+def test_kept_answers_give_the_same_store_without_the_target(tiny: Any, tmp_path: Path, mode: str) -> None:
+    changes: dict[str, Any] = {"tapped": (0,), "top_k": 2}
+    kept = Kept.of(_fill(tmp_path / "answers", _extractor(tiny, **changes), _jobs(5)))
+    running = _extractor(tiny, **changes, mode=mode, shuffled=True)
+    _fill(tmp_path / "ran", running, shuffled(_jobs(5)))
+    before = len(tiny.target.sessions)
+    reading = Extractor(kept, tiny.event_model, tiny.drafter("memory"), Greedy(), running.config)
+    assert reading.identity() == running.identity()
+    _fill(tmp_path / "read", reading, shuffled(_jobs(5)))
+    assert len(tiny.target.sessions) == before, "the target was run"
+    assert same_content(tmp_path / "ran", tmp_path / "read")
+
+
+def test_answers_of_another_target_or_other_settings_are_refused(tiny: Any, tmp_path: Path) -> None:
+    made = _extractor(tiny)
+    kept = Kept.of(_fill(tmp_path / "answers", made, _jobs(3)))
+    config, name = made.config, tiny.target.name
+    wanted = {
+        "target": name, "dtype": "fp32", "tapped": (), "top_k": 0,
+        "answers_hash": config.answers_hash(name, None, "greedy"),
+    }  # fmt: skip
+    kept.check(wanted, _jobs(3))
+    kept.check(wanted, _jobs(9))
+    for change, words in (
+        ({"target": "other"}, "target 'tiny', 'other' is asked for"),
+        ({"dtype": "bf16"}, "dtype 'fp32', 'bf16' is asked for"),
+        ({"tapped": (0,)}, "tapped"),
+        ({"top_k": 2}, "top_k 0, 2"),
+        (
+            {"answers_hash": config.answers_hash(name, {"checkpoint": "b"}, "greedy")},
+            "another checkpoint, dtype or",
+        ),
+    ):
+        with pytest.raises(DataError, match=words):
+            kept.check({**wanted, **change}, _jobs(3))
+    other = [Job("clip1#0", "road0", 1, "another question?", lambda: _prompt(1))]
+    with pytest.raises(DataError, match="'clip1#0' is of another clip or question"):
+        kept.check(wanted, other)
+    with pytest.raises(DataError, match="no answer to any of the 1 clips"):
+        kept.check(wanted, [Job("x", "road9", 1, "what?", lambda: _prompt(1))])
+
+
+def test_a_store_that_does_not_say_whose_answers_it_holds(tiny: Any, tmp_path: Path) -> None:
+    made = _extractor(tiny)
+    identity = replace(made.identity(), answers_hash="")
+    with StoreWriter(tmp_path / "old", identity) as writer:
+        writer.put(made.states_of(_jobs(1)[0]))
+    with pytest.raises(DataError, match="does not say which target"):
+        Kept.of(Store.open(tmp_path / "old"))
+
+
+def test_a_clip_without_a_kept_answer_is_recorded_with_the_reason(tiny: Any, tmp_path: Path) -> None:
+    def load() -> Prompt:
+        raise DataError("clip1.npz: is cut short; copy it again")
+
+    broken = [*_jobs(1), Job("clip1#0", "road0", 1, _prompt(1).question, load)]
+    kept = Kept.of(_fill(tmp_path / "answers", _extractor(tiny), broken))
+    reading = Extractor(kept, tiny.event_model, tiny.drafter("memory"), Greedy(), _extractor(tiny).config)
+    failures = _fill(tmp_path / "read", reading, _jobs(3)).failures
+    assert "it failed there: clip1.npz: is cut short" in failures["clip1#0"].reason
+    assert "extract it there first" in failures["clip2#0"].reason
 
 
 def test_bad_settings() -> None:

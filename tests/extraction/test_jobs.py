@@ -1,14 +1,19 @@
 """What is to be done: questions of clips, and manifests; whatever is wrong is one line that names its place."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossdraft.core.errors import CrossdraftError, DataError, SettingError
+from crossdraft.core.prompt import EventStream, Prompt
 from crossdraft.data.paired import read_instruction_dataset
 from crossdraft.data.scenes import write_streams
-from crossdraft.extraction.jobs import find_jobs, jobs_of, read_manifest, read_questions
+from crossdraft.extraction.jobs import Job, find_jobs, jobs_of, read_manifest, read_questions, shuffled
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +102,72 @@ def test_nothing_to_ask(scenes: Path) -> None:
         find_jobs(None, None)
     with pytest.raises(SettingError, match="leave these options out"):
         find_jobs(None, scenes / "m", split="test")
+
+
+def _clips(sizes: list[int], questions: int) -> list[Job]:
+    """So many clips a recording; a clip's events name it by their number."""
+    jobs, number = [], 0
+    for recording, size in enumerate(sizes):
+        for index in range(size):
+            number += 1
+            jobs += [
+                Job(f"{number}#{q}", f"r{recording}", index, f"q{q}?", lambda n=number, q=q: _seen(n, f"q{q}?"))
+                for q in range(questions)
+            ]
+    return jobs
+
+
+def _seen(number: int, question: str) -> Prompt:
+    zeros = np.zeros(number, np.uint16)
+    return Prompt(question, events=EventStream(zeros, zeros, np.arange(number), np.zeros(number, np.uint8), (4, 4)))
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 1), st.integers(1, 3))
+def test_every_clip_gets_the_events_of_another_and_of_another_recording(sizes: list[int], questions: int) -> None:
+    jobs = _clips(sizes, questions)
+    recording = {len(job.load().events or ()): job.recording for job in jobs}
+    given_to: dict[tuple[str, int], set[int]] = {}
+    for job, own in zip(shuffled(jobs), jobs, strict=True):
+        assert (job.id, job.recording, job.clip_index, job.question) == (
+            own.id, own.recording, own.clip_index, own.question
+        )  # fmt: skip
+        prompt = job.load()
+        shown = job.seen(prompt)
+        assert shown.question == prompt.question == own.question
+        assert shown.events is not None and prompt.events is not None
+        assert len(shown.events) != len(prompt.events)
+        if len(sizes) > 1:
+            assert recording[len(shown.events)] != own.recording
+        given_to.setdefault((job.recording, job.clip_index), set()).add(len(shown.events))
+    assert all(len(events) == 1 for events in given_to.values()), "questions of a clip share its other events"
+    assert given_to == {
+        (job.recording, job.clip_index): {len(job.seen(job.load()).events or ())} for job in shuffled(jobs)
+    }
+
+
+@given(st.integers(1, 6), st.integers(1, 4))
+def test_each_clip_lends_its_events_once_where_recordings_are_of_one_length(size: int, count: int) -> None:
+    if size * count < 2:
+        return
+    lent = Counter(len(job.seen(job.load()).events or ()) for job in shuffled(_clips([size] * count, 1)))
+    assert len(lent) == size * count and set(lent.values()) == {1}
+
+
+def test_one_recording_lends_from_half_of_it_away() -> None:
+    shown = [len(job.seen(job.load()).events or ()) for job in shuffled(_clips([6], 1))]
+    assert shown == [4, 5, 6, 1, 2, 3]
+
+
+def test_one_clip_alone_is_no_control() -> None:
+    with pytest.raises(SettingError, match="one clip only"):
+        shuffled(_clips([1], 3))
+
+
+def test_a_limit_does_not_change_whose_events_a_clip_gets(scenes: Path) -> None:
+    whole, few = find_jobs(scenes, None, shuffle=True), find_jobs(scenes, None, shuffle=True, limit=2)
+    assert [job.id for job in few] == [job.id for job in whole[:2]]
+    for mine, theirs in zip(few, whole, strict=False):
+        one, other = mine.seen(mine.load()).events, theirs.seen(theirs.load()).events
+        assert one is not None and other is not None and np.array_equal(one.t_us, other.t_us)
+        own = mine.load().events
+        assert own is not None and not np.array_equal(one.t_us, own.t_us)

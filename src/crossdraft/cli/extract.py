@@ -24,6 +24,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--mode", choices=("teacher-forced", "free-running"), default="teacher-forced",
         help="the event model reads the target's answer (default), or writes its own as the study did",
     )  # fmt: skip
+    command.add_argument(
+        "--shuffle-events", action="store_true",
+        help="a control: the event model sees another clip's events (of another recording where there are several)",
+    )  # fmt: skip
+    command.add_argument(
+        "--answers", metavar="STORE",
+        help="take the target's answers and states from this store (same target, clips and settings), and run the "
+        "event model alone",
+    )  # fmt: skip
     command.add_argument("--states", choices=("bf16", "fp16", "fp32"), default="bf16", help="how they are stored")
     command.add_argument("--layers", metavar="I,J", default="", help="further target layers to keep")
     command.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K best log-probabilities")
@@ -46,26 +55,36 @@ def run(args: argparse.Namespace) -> int:
     worker, workers = _worker(args.worker)
     config = ExtractConfig(
         mode=args.mode, dtype=args.states, tapped=_layers(args.layers), top_k=args.top_k,
-        max_new_tokens=args.max_new_tokens,
+        max_new_tokens=args.max_new_tokens, shuffled=args.shuffle_events,
     )  # fmt: skip
     jobs = find_jobs(
-        args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions, limit=args.limit
-    )[worker::workers]
+        args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions, limit=args.limit,
+        shuffle=args.shuffle_events,
+    )  # fmt: skip
     with output.progress(args.json) as report:
         report("loading the models", 0, 0)
         plan = build.plan_pair(args.target, args.event_model, "memory", both=True)
-        pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
-        extractor = build.make_extractor(pair, config)
-        with StoreWriter(args.out, extractor.identity(), prefix=f"w{worker}") as writer:
-            made = extract(extractor, jobs, writer, retry_failed=args.retry_failed, report=report)
+        extractor = build.load_extractor(
+            plan,
+            config,
+            dtype=args.dtype,
+            device=args.device,
+            threads=args.threads,
+            answers=args.answers,
+            jobs=jobs,
+        )
+        identity = extractor.identity()
+        with StoreWriter(args.out, identity, prefix=f"w{worker}") as writer:
+            made = extract(extractor, jobs[worker::workers], writer, retry_failed=args.retry_failed, report=report)
     body = {
-        "store": str(args.out), "mode": args.mode,
+        "store": str(args.out), "mode": args.mode, "control": identity.control,
         "samples": made.done, "failed": made.failed, "tokens": made.tokens,
     }  # fmt: skip
     if args.json:
         output.print_json(body)
     else:
-        print(f"{args.out}: {made.done} samples, {made.tokens} tokens ({args.mode})")
+        what = args.mode if identity.control == "none" else f"{args.mode}, events {identity.control}"
+        print(f"{args.out}: {made.done} samples, {made.tokens} tokens ({what})")
         if made.failed:
             output.say(f"{made.failed} failed; their reasons: crossdraft store stats {args.out}")
     return 0

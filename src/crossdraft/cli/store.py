@@ -82,7 +82,7 @@ def run_stats(args: argparse.Namespace) -> int:
         {
             "pair": f"{identity.target} (width {identity.target_width}), "
             f"{identity.event_model} (width {identity.draft_width})",
-            "mode": identity.mode,
+            "mode": identity.mode if identity.control == "none" else f"{identity.mode}, events {identity.control}",
             "states": f"{identity.dtype}, {found.size_bytes / 1e6:.1f} MB in {found.num_shards} shards",
             "samples": str(found.num_samples),
             "target tokens": _lengths(found.num_target_tokens, found.target_lengths),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,39 @@ _MANIFEST_KEYS = {"id", "recording", "clip_index", "video", "events", "question"
 
 @dataclass(frozen=True)
 class Job:
-    """A question about a clip. id: unique; recording: by which data are split; load: reads the files when asked."""
+    """A question about a clip. id: unique; recording: by which data are split; load: reads the files when asked.
+
+    other: of a control: reads the clip whose events the event model sees instead of this one's.
+    """
 
     id: str
     recording: str
     clip_index: int
     question: str
     load: Callable[[], Prompt]
+    other: Callable[[], Prompt] | None = None
+
+    def seen(self, prompt: Prompt) -> Prompt:
+        """What the event model is shown of ``prompt``: the target's, or its question over other events."""
+        return prompt if self.other is None else replace(prompt, events=self.other().events)
+
+
+def shuffled(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, in each of which the event model sees the events of another clip.
+
+    Of a clip of another recording where there are several, taken in turn from half of the list away, else of the
+    clip half of the recording away. A function of the list alone. SettingError when there is one clip only.
+    """
+    clips = {(job.recording, job.clip_index): job.load for job in jobs}
+    if len(clips) < 2:
+        raise SettingError("a control shows the events of another clip, but there is one clip only; add clips")
+    recordings = {recording for recording, _ in clips}
+    foreign = {name: [clip for clip in clips if clip[0] != name] or list(clips) for name in recordings}
+    others = {}
+    for place, clip in enumerate(clips):
+        choice = foreign[clip[0]]
+        others[clip] = clips[choice[(place + len(clips) // 2) % len(choice)]]
+    return [replace(job, other=others[job.recording, job.clip_index]) for job in jobs]
 
 
 def jobs_of(samples: Sequence[PairedSample], questions: Sequence[str] = ()) -> list[Job]:
@@ -56,10 +82,12 @@ def find_jobs(
     sensor: str | None = None,
     questions: str | Path | None = None,
     limit: int | None = None,
+    shuffle: bool = False,
 ) -> list[Job]:
     """The jobs that a user names: of a data set in the instruction layout, or of a manifest.
 
-    split, sensor and questions (a file) are for a data set; a manifest states all of that itself.
+    split, sensor and questions (a file) are for a data set; a manifest states all of that itself. shuffle: show the
+    event model another clip's events, out of all clips, whatever the limit (see ``shuffled``).
     Raises DataError and SettingError.
     """
     if limit is not None and limit < 1:
@@ -74,7 +102,7 @@ def find_jobs(
         jobs = read_manifest(manifest)
     else:
         raise SettingError("nothing to extract from: name a data set or a manifest")
-    return jobs[:limit]
+    return (shuffled(jobs) if shuffle else jobs)[:limit]
 
 
 def read_questions(path: str | Path) -> list[str]:

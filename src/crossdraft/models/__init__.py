@@ -21,6 +21,7 @@ from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.models.catalogue import FAMILIES, family_of
 from crossdraft.models.check import CheckReport, check_checkpoint
+from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
 from crossdraft.models.loading import read_json, resolve_checkpoint
 from crossdraft.models.spliced import read_parts, save_parts
@@ -29,9 +30,11 @@ __all__ = [
     "FAMILIES",
     "CheckReport",
     "check_checkpoint",
+    "fingerprint",
     "load_vlm",
     "own_memory",
     "read_parts",
+    "resolve_checkpoint",
     "save_parts",
 ]
 

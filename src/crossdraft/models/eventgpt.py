@@ -104,10 +104,7 @@ class EventGPT(SplicedVLM):
         """
         folder = resolve_checkpoint(ref)
         config = read_json(folder / "config.json")
-        headers = read_headers(folder)
-        beside = None
-        if not any((EventGPTParts.rename(k) or "").startswith(_TOWER) for k in headers):
-            beside = tower_folder(config, folder)
+        if (beside := tower_beside(folder, config)) is not None:
             config["vision_config"] = tower_config(beside)
         parts = build_parts(EventGPTParts, config, folder)
         assert isinstance(parts, EventGPTParts)
@@ -142,6 +139,13 @@ def _clip_key(key: str) -> str | None:
     if key.startswith(("text_model.", "text_projection", "visual_projection", "logit_scale")):
         return None
     return None if key.endswith("embeddings.position_ids") else strip_tower(key)
+
+
+def tower_beside(folder: Path, config: dict[str, Any]) -> Path | None:
+    """The CLIP folder of a checkpoint that holds no tower itself; None if it holds one. Raises CheckpointError."""
+    if any((EventGPTParts.rename(key) or "").startswith(_TOWER) for key in read_headers(folder)):
+        return None
+    return tower_folder(config, folder)
 
 
 def tower_folder(config: dict[str, Any], folder: Path) -> Path:

@@ -231,6 +231,7 @@ def test_nothing_is_doubled(tmp_path: Path, identity: StoreIdentity, make_sample
         ({"mode": "free-running"}, "mode 'teacher-forced' against 'free-running'"),
         ({"config_hash": "b"}, "config_hash"),
         ({"tapped": (1,)}, "tapped"),
+        ({"control": "shuffled", "config_hash": "b"}, "control 'none' against 'shuffled'"),
     ],
 )
 def test_a_store_of_another_pair_is_refused(
@@ -250,12 +251,23 @@ def test_a_store_of_another_pair_is_refused(
         ({"top_k": 60}, "vocab_size"),
         ({"mode": "both"}, "mode of a store is 'both', must be one of: teacher-forced, free-running"),
         ({"dtype": "int8"}, "dtype"),
+        ({"control": "mirrored"}, "control of a store is 'mirrored'"),
         ({"tapped": (1, 1)}, "different layer numbers"),
     ],
 )
 def test_an_identity_that_cannot_be(make_identity: Make, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingError, match=says):
         make_identity(**changes)
+
+
+def test_a_store_of_before_there_were_controls_is_what_it_was(tmp_path: Path, make_identity: Make) -> None:
+    StoreWriter(tmp_path / "s", make_identity()).close()
+    body = json.loads((tmp_path / "s" / "store.json").read_text())
+    assert "control" not in body and "answers_hash" not in body
+    assert Store.open(tmp_path / "s").identity == make_identity(control="none", answers_hash="")
+    known = make_identity(control="shuffled", answers_hash="a")
+    StoreWriter(tmp_path / "control", known).close()
+    assert Store.open(tmp_path / "control").identity == known
 
 
 def test_one_writer_for_a_prefix(tmp_path: Path, identity: StoreIdentity) -> None:

@@ -24,11 +24,12 @@ from crossdraft.data.store.health import CheckReport, Damage, StoreStats, check,
 from crossdraft.data.store.index import Entry, Failure
 from crossdraft.data.store.merging import merge, same_content
 from crossdraft.data.store.reader import Store
-from crossdraft.data.store.sample import DType, Mode, PairedStates, StoreIdentity, config_hash
+from crossdraft.data.store.sample import Control, DType, Mode, PairedStates, StoreIdentity, config_hash
 from crossdraft.data.store.writer import StoreWriter
 
 __all__ = [
     "CheckReport",
+    "Control",
     "DType",
     "Damage",
     "Entry",

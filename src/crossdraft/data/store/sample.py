@@ -17,6 +17,7 @@ from crossdraft.core.records import read_record
 
 KIND, STORE_FILE = "paired-states", "store.json"
 Mode = Literal["teacher-forced", "free-running"]
+Control = Literal["none", "shuffled"]
 DType = Literal["bf16", "fp16", "fp32"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -33,6 +34,9 @@ class StoreIdentity:
     tapped: target layers whose states are stored as well; top_k: log-probabilities stored for each position.
     has_tokens: False where the source kept texts only.
     config_hash: of the whole configuration of the extraction, see ``config_hash``.
+    control: "shuffled": the event model saw another clip's events, which nothing of the target's depends on.
+    answers_hash: of what decides the target's side alone; stores that share it hold the same answers to the same
+        clips and questions. "" where that is not known.
     """
 
     target: str
@@ -46,6 +50,8 @@ class StoreIdentity:
     tapped: tuple[int, ...] = ()
     top_k: int = 0
     has_tokens: bool = True
+    control: Control = "none"
+    answers_hash: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tapped", tuple(self.tapped))
@@ -54,7 +60,8 @@ class StoreIdentity:
         _check_count("top_k", self.top_k, 0)
         if self.vocab_size is not None:
             _check_count("vocab_size", self.vocab_size, max(1, self.top_k))
-        for name, allowed in (("mode", get_args(Mode)), ("dtype", get_args(DType))):
+        for name, kind in (("mode", Mode), ("dtype", DType), ("control", Control)):
+            allowed = get_args(kind)
             if getattr(self, name) not in allowed:
                 raise SettingError(
                     f"{name} of a store is {getattr(self, name)!r:.40}, must be one of: {', '.join(allowed)}"
@@ -64,10 +71,10 @@ class StoreIdentity:
 
     def difference(self, other: "StoreIdentity") -> str | None:
         """The first field in which two identities differ, in words; None when they are the same."""
-        for f in fields(self):
-            mine, theirs = getattr(self, f.name), getattr(other, f.name)
-            if mine != theirs:
-                return f"{f.name} {mine!r} against {theirs!r}"
+        differ = [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+        # a hash says least: it is named where nothing else differs
+        for name in sorted(differ, key=lambda name: name.endswith("_hash")):
+            return f"{name} {getattr(self, name)!r:.40} against {getattr(other, name)!r:.40}"
         return None
 
     @property
@@ -102,8 +109,10 @@ def read_identity(root: Path) -> StoreIdentity:
 
 
 def identity_body(identity: StoreIdentity) -> dict[str, Any]:
-    """What ``store.json`` says of an identity."""
-    return {**asdict(identity), "tapped": list(identity.tapped)}
+    """What ``store.json`` says of an identity; versions that know no controls can read what is none."""
+    body = {**asdict(identity), "tapped": list(identity.tapped)}
+    unsaid = [name for name, silent in (("control", "none"), ("answers_hash", "")) if body[name] == silent]
+    return {name: value for name, value in body.items() if name not in unsaid}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
