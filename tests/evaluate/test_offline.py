@@ -20,6 +20,7 @@ from crossdraft.drafters.cross_modal import CrossModal
 from crossdraft.drafters.none import NoDraft
 from crossdraft.evaluate.compare import compare, compare_controls
 from crossdraft.evaluate.offline import Candidate, _leading, first_runs, judge, play
+from crossdraft.extraction.answers import Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor, extract
 from crossdraft.extraction.jobs import Job
 from crossdraft.verify.greedy import Greedy
@@ -59,7 +60,8 @@ def prompts(ask: Any, shift: int = 0) -> list[tuple[str, Any]]:
 
 def make_store(root: Path, pair: Any, asked: list[tuple[str, Any]], mode: str = "teacher-forced") -> Store:
     config = ExtractConfig(dtype="fp32", max_new_tokens=TOKENS, mode=mode)  # type: ignore[arg-type]
-    extractor = Extractor(pair.target, pair.event_model, NoDraft(), NoDraft(), Greedy(), config)
+    answers = Running(pair.target, NoDraft(), Greedy(), TOKENS)
+    extractor = Extractor(answers, pair.event_model, NoDraft(), Greedy(), config)
     jobs = [
         Job(f"{number}", recording, number, prompt.question, lambda prompt=prompt: prompt)
         for number, (recording, prompt) in enumerate(asked)
