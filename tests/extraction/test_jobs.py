@@ -37,6 +37,16 @@ def test_every_question_of_every_clip(scenes: Path, tmp_path: Path) -> None:
     assert [job.clip_index for job in jobs] == [0, 0, 1]
 
 
+def test_a_few_questions_of_each_clip_are_the_same_ones_again(scenes: Path) -> None:
+    every = {job.id: job.question for job in find_jobs(scenes, None)}
+    few = find_jobs(scenes, None, per_clip=3)
+    assert [job.clip_index for job in few] == [0] * 3 + [1] * 3
+    assert all(every[job.id] == job.question for job in few), "an id means the same question, however many are drawn"
+    assert [job.id for job in few] == [job.id for job in find_jobs(scenes, None, per_clip=3)]
+    assert {job.id.partition("#")[2] for job in few[:3]} != {job.id.partition("#")[2] for job in few[3:]}
+    assert len(find_jobs(scenes, None, per_clip=99)) == len(every)
+
+
 def test_a_manifest_gives_the_same_clip(scenes: Path) -> None:
     sample = read_instruction_dataset(scenes)[1]
     line = {

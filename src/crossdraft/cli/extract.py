@@ -19,6 +19,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--split", metavar="NAME", help="only this split of the data set")
     command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
     command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
+    command.add_argument("--per-clip", type=int, metavar="N", help="only N questions of each clip, drawn")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N clips and questions")
     command.add_argument(
         "--mode", choices=("teacher-forced", "free-running"), default="teacher-forced",
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         max_new_tokens=args.max_new_tokens, shuffled=args.shuffle_events,
     )  # fmt: skip
     jobs = find_jobs(
-        args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions, limit=args.limit,
-        shuffle=args.shuffle_events,
+        args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions,
+        per_clip=args.per_clip, limit=args.limit, shuffle=args.shuffle_events,
     )  # fmt: skip
     with output.progress(args.json) as report:
         report("loading the models", 0, 0)

@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.seeds import seed_for
 from crossdraft.data.align import load_aligned
 from crossdraft.data.events import parse_sensor_size
 from crossdraft.data.paired import PairedSample, load_prompt, read_instruction_dataset
@@ -54,9 +57,12 @@ def shuffled(jobs: Sequence[Job]) -> list[Job]:
     return [replace(job, other=others[job.recording, job.clip_index]) for job in jobs]
 
 
-def jobs_of(samples: Sequence[PairedSample], questions: Sequence[str] = ()) -> list[Job]:
+def jobs_of(
+    samples: Sequence[PairedSample], questions: Sequence[str] = (), per_clip: int | None = None
+) -> list[Job]:
     """A job for every question of every clip: the clip's own questions, or ``questions`` asked of each.
 
+    per_clip: only so many questions of each clip, drawn by the clip's id, so that the same ones are drawn again.
     Raises SettingError when a clip has no question of its own and none is given.
     """
     jobs = []
@@ -69,9 +75,14 @@ def jobs_of(samples: Sequence[PairedSample], questions: Sequence[str] = ()) -> l
                 f"{sample.id}#{number}", sample.recording, sample.clip_index, question,
                 partial(load_prompt, sample, question),
             )
-            for number, question in enumerate(asked)
+            for number, question in _drawn(sample.id, asked, per_clip)
         ]  # fmt: skip
     return jobs
+
+
+def _drawn(sample_id: str, asked: Sequence[str], per_clip: int | None) -> list[tuple[int, str]]:
+    order = np.random.default_rng(seed_for(0, f"questions/{sample_id}")).permutation(len(asked))
+    return [(int(i), asked[i]) for i in sorted(order[:per_clip])]
 
 
 def find_jobs(
@@ -81,23 +92,25 @@ def find_jobs(
     split: str | None = None,
     sensor: str | None = None,
     questions: str | Path | None = None,
+    per_clip: int | None = None,
     limit: int | None = None,
     shuffle: bool = False,
 ) -> list[Job]:
     """The jobs that a user names: of a data set in the instruction layout, or of a manifest.
 
-    split, sensor and questions (a file) are for a data set; a manifest states all of that itself. shuffle: show the
-    event model another clip's events, out of all clips, whatever the limit (see ``shuffled``).
-    Raises DataError and SettingError.
+    split, sensor, questions (a file) and per_clip (see ``jobs_of``) are for a data set; a manifest states all of
+    that itself. shuffle: show the event model another clip's events, out of all clips, whatever the limit (see
+    ``shuffled``). Raises DataError and SettingError.
     """
-    if limit is not None and limit < 1:
-        raise SettingError(f"limit is {limit}, must be 1 or more")
+    for name, value in (("limit", limit), ("per_clip", per_clip)):
+        if value is not None and value < 1:
+            raise SettingError(f"{name} is {value}, must be 1 or more")
     if data is not None:
         size = None if sensor is None else parse_sensor_size(sensor)
         asked = read_questions(questions) if questions is not None else []
-        jobs = jobs_of(read_instruction_dataset(data, split, size), asked)
+        jobs = jobs_of(read_instruction_dataset(data, split, size), asked, per_clip)
     elif manifest is not None:
-        if split is not None or sensor is not None or questions is not None:
+        if any(option is not None for option in (split, sensor, questions, per_clip)):
             raise SettingError("a manifest states split, sensor and questions itself; leave these options out")
         jobs = read_manifest(manifest)
     else:

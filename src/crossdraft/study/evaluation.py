@@ -1,0 +1,120 @@
+"""Adapters from their files, judged on a store: the record behind ``crossdraft evaluate``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdraft.adapters.checkpoint import load_adapter
+from crossdraft.core.errors import DataError
+from crossdraft.core.protocols import Tokenizer
+from crossdraft.core.provenance import provenance
+from crossdraft.core.records import read_record
+from crossdraft.data.store import Store
+from crossdraft.evaluate.acceptance import as_record
+from crossdraft.evaluate.compare import Compared, compare, compare_controls
+from crossdraft.evaluate.offline import Candidate
+
+KIND = "evaluation"
+ADAPTER_FILE, TRAINING_FILE = "adapter.safetensors", "training.json"
+LENGTH = 6
+"""Tokens of a draft in the rounds that are played through: acceptance rates are known to this depth."""
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What an evaluation needs of the target: its output head and input embeddings, both (V, D), and its words."""
+
+    head: Float[Tensor, "V D"]
+    embeddings: Float[Tensor, "V D"]
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Candidates whose states are in one store, and the same samples with the events of other clips."""
+
+    store: Store
+    candidates: Sequence[Candidate]
+    shuffled: Store | None = None
+
+
+def find_adapters(paths: Sequence[str | Path]) -> list[Path]:
+    """Adapter files: those named, and those in the folders named, at any depth. DataError where there is none."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        files = sorted(path.rglob(ADAPTER_FILE)) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"{path}: holds no {ADAPTER_FILE}; train one: crossdraft train adapter")
+        found += files
+    return found
+
+
+def candidates_of(files: Sequence[Path], ends: Ends) -> list[Candidate]:
+    """A candidate for each adapter, and for a level that looks ahead one more, run on whole answers as the study
+    did. Raises CheckpointError for a file that is no adapter."""
+    candidates = []
+    for file in files:
+        adapter, card = load_adapter(file)
+        trained_on = _trained_on(file)
+        name = card.level if trained_on in (None, "teacher-forced") else f"{card.level}, {trained_on}"
+        one = Candidate(name, ends.head, adapter, ends.embeddings, trained_on)
+        candidates.append(one)
+        if not adapter.causal:
+            candidates.append(replace(one, name=f"{name} (whole answer)", whole=True))
+    names = [c.name for c in candidates]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"two adapters are called '{min(twice)}'; evaluate them one after the other")
+    return candidates
+
+
+def _trained_on(file: Path) -> str | None:
+    """The mode of the store that it was trained on, where its training left a record beside it."""
+    record = file.with_name(TRAINING_FILE)
+    if not record.is_file():
+        return None
+    mode = read_record(record, "adapter-training").get("trained_on")
+    return mode if isinstance(mode, str) else None
+
+
+def evaluate(
+    groups: Sequence[Group],
+    ends: Ends,
+    *,
+    learn_from: Store | None = None,
+    length: int = LENGTH,
+    draws: int = 2000,
+    report: Report = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """The body of an evaluation record: a row for each candidate, and for each control beside them.
+
+    groups: the first one's store is what the controls are measured on. learn_from: answers that the controls may
+    learn first, such as those that the adapters were trained on. Raises DataError, MeasureError (``compare``).
+    """
+    rows: list[Compared] = []
+    for group in groups:
+        rows += compare(
+            group.store, group.candidates, shuffled=group.shuffled, length=length, draws=draws, report=report
+        )
+    store = groups[0].store
+    notes = []
+    if store.identity.has_tokens:
+        rows += compare_controls(store, ends.tokenizer, learn_from=learn_from, draws=draws, report=report)
+    else:
+        notes.append("no controls: this store keeps texts, not tokens")
+    if groups[0].shuffled is None:
+        notes.append(
+            "no shuffled clip beside these rows: what the events contribute cannot be said; extract one with "
+            "--shuffle-events"
+        )
+    return {
+        "store": str(store.root), "mode": store.identity.mode, "length": length, "num_samples": len(store),
+        "num_recordings": len(store.recordings),
+        "num_tokens": sum(entry.num_target_tokens for entry in store.entries), "intervals": draws > 0,
+        "notes": notes, "rows": [as_record(row) for row in rows], "provenance": provenance(),
+    }  # fmt: skip
