@@ -1,5 +1,6 @@
 """Composition root: the one place that turns names into objects and checks that they fit together."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,11 +11,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from crossdraft.adapters.checkpoint import load_adapter
+from crossdraft.adapters.lora import L6
+from crossdraft.adapters.lora import fingerprint as decoder_fingerprint
 from crossdraft.bench.profile import LatencyProfile, cached, measure
 from crossdraft.bench.verdict import rounds_of
 from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.clock import Clock
-from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt, VideoFrames
 from crossdraft.core.protocols import VLM, CostCurve, Drafter, Rule, Tokenizer
 from crossdraft.core.provenance import bf16_unit, provenance
@@ -36,9 +40,10 @@ from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.extraction.jobs import Job
 from crossdraft.models import fingerprint, load_vlm, resolve_checkpoint
 from crossdraft.models.tokenizer import TextTokenizer
+from crossdraft.nn.decoder import Decoder
 from crossdraft.verify import rule_for
 
-NANO = "nano"
+NANO, NANO_DISTILLED = "nano", "nano-distilled"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 EVENT_DRAFTERS = ("cross_modal",)
 
@@ -96,28 +101,64 @@ def load_event_model(
     device: str = "auto",
     threads: int | None = None,
     family: str | None = None,
+    lora: str | Path | None = None,
 ) -> VLM:
-    """Load the event model that may draft; arguments and errors as ``load_target``."""
-    return _load(ref, "event", dtype, device, threads, family)
+    """Load the event model that may draft; arguments and errors as ``load_target``, and "nano-distilled" for the
+    built-in one that was taught the target's phrasing.
+
+    lora: an adapter 'l6' (``crossdraft train distil --lora``), merged into the decoder's weights. Raises
+    CheckpointError for an adapter of another level, SettingError for one of another event model.
+    """
+    change = None if lora is None else _merging(lora)
+    model = _load(ref, "event", dtype, device, threads, family, change)
+    if lora is not None:
+        _sources[model] = replace(_sources[model], lora=str(lora))
+    return model
 
 
-def _load(ref: str | Path, role: str, dtype: str, device: str, threads: int | None, family: str | None) -> VLM:
+def _merging(path: str | Path) -> Callable[[Decoder], None]:
+    adapter, card = load_adapter(path)
+    if not isinstance(adapter, L6):
+        raise CheckpointError(f"{path} is an adapter '{card.level}'; only 'l6' is merged into an event model")
+
+    def merge(decoder: Decoder) -> None:
+        adapter.inject(decoder)  # refuses another shape
+        if card.event_model not in (None, decoder_fingerprint(decoder)):
+            raise SettingError(f"{path} was trained in another event model than this one; train it for this one")
+        adapter.merge()
+
+    return merge
+
+
+def _load(
+    ref: str | Path,
+    role: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    family: str | None,
+    change: Callable[[Decoder], None] | None = None,
+) -> VLM:
     set_threads(threads)
     source = Source.of(ref, role, dtype, device, family)
-    model: VLM = load_vlm(source.folder, dtype=getattr(torch, source.dtype), device=source.device, family=family)
+    model: VLM = load_vlm(
+        source.folder, dtype=getattr(torch, source.dtype), device=source.device, family=family, change=change
+    )
     _sources[model] = source
     return model
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from and as what it is loaded. family: None: as its config.json says."""
+    """Where a model comes from and as what it is loaded. family: None: as its config.json says. lora: an adapter
+    file that is merged into it."""
 
     folder: str
     dtype: str
     device: str
     family: str | None
     config: str
+    lora: str | None = None
 
     @classmethod
     def of(cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None) -> "Source":
@@ -132,16 +173,22 @@ class Source:
 
         Raises CheckpointError.
         """
-        return {"family": self.family, "dtype": self.dtype, "checkpoint": fingerprint(Path(self.folder))}
+        own = {"family": self.family, "dtype": self.dtype, "checkpoint": fingerprint(Path(self.folder))}
+        if self.lora is None:
+            return own
+        return {**own, "lora": hashlib.sha256(Path(self.lora).read_bytes()).hexdigest()}
 
 
 def resolve(ref: str | Path, role: str) -> str | Path:
-    """The folder of the built-in model for ``role`` ("target" or "event") when ``ref`` is "nano", else ``ref``."""
-    if str(ref) != NANO:
-        return ref
+    """The folder of the built-in model for ``role`` ("target" or "event") when ``ref`` is "nano" (an event model:
+    or "nano-distilled"), else ``ref``."""
     from crossdraft.models.nano import nano_dir
 
-    return nano_dir("target" if role == "target" else "event")
+    if str(ref) == NANO:
+        return nano_dir("target" if role == "target" else "event")
+    if str(ref) == NANO_DISTILLED and role == "event":
+        return nano_dir("event-distilled")
+    return ref
 
 
 def pick_device(device: str) -> str:
@@ -213,8 +260,11 @@ def plan_pair(
             raise SettingError(f"drafter '{drafter}' needs an event recording; give one with --events")
     if both and chosen is None:
         raise SettingError("an event model is needed beside the target; give one with --event-model")
-    if chosen is not None and chosen != NANO and not Path(chosen).is_dir() and "/" not in chosen:
-        raise SettingError(f"no such event model: '{chosen}'; give a folder, a hub id (owner/name), nano or none")
+    built_in = chosen in (None, NANO, NANO_DISTILLED)
+    if chosen is not None and not built_in and not Path(chosen).is_dir() and "/" not in chosen:
+        raise SettingError(
+            f"no such event model: '{chosen}'; give a folder, a hub id (owner/name), nano, nano-distilled or none"
+        )
     if drafter is not None and drafter not in EVENT_DRAFTERS and not both:
         chosen = None  # nobody would use it
     plan = Plan(str(target), chosen, drafter or "none")

@@ -22,7 +22,8 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCard:
-    """What a checkpoint holds. extraction: config hash of the run whose states it was trained on."""
+    """What a checkpoint holds. extraction: config hash of the run whose states it was trained on; event_model: of a
+    level that changes the event model, the ``lora.fingerprint`` of the one that it was trained in."""
 
     level: str
     width_in: int
@@ -30,6 +31,7 @@ class AdapterCard:
     dtype: str
     extraction: str
     settings: dict[str, Any]
+    event_model: str | None = None
 
     def check_widths(self, *, event_model: str, width_in: int, target: str, width_out: int) -> None:
         """CheckpointError unless the models' states have the widths that the adapter was trained for."""
@@ -44,7 +46,9 @@ class AdapterCard:
                 )
 
 
-def save_adapter(path: str | Path, adapter: Adapter, *, extraction: str) -> Path:
+def save_adapter(
+    path: str | Path, adapter: Adapter, *, extraction: str, event_model: str | None = None
+) -> Path:
     """Write the adapter to ``path``, whole or not at all.
 
     Raises CheckpointError when a weight is not finite (nothing is written), CrossdraftError when the disk is full.
@@ -63,6 +67,7 @@ def save_adapter(path: str | Path, adapter: Adapter, *, extraction: str) -> Path
         dtype=dtypes.pop(),
         extraction=extraction,
         settings=asdict(adapter.settings),
+        event_model=event_model,
     )
     write_atomically(path, save(state, {_KEY: json.dumps({"schema": SCHEMA, **asdict(card)})}))
     return path

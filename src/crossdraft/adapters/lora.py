@@ -4,6 +4,7 @@ Source: Hu et al., "LoRA", arXiv 2106.09685. Layout as in the PEFT library: ``do
 (out, rank) zero, their product times alpha / rank.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,15 @@ class LoraSettings(AdapterSettings):
         for name in ("query_width", "kv_width"):
             if (value := getattr(self, name)) is not None:
                 check_size(name, value)
+
+
+def fingerprint(decoder: Decoder) -> str:
+    """16 hex digits that tell a decoder from others of its shape: of the query weights, as bfloat16 holds them."""
+    digest = hashlib.sha256()
+    for layer in decoder.layers:
+        weight = cast(nn.Linear, layer.self_attn.q_proj).weight
+        digest.update(weight.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class LowRank(nn.Module):

@@ -13,12 +13,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser("extract", help="states of both models over paired clips, into a store")
     add_pair(command)
     command.add_argument("out", metavar="STORE", help="folder of the store; made, or continued")
-    source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
-    source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
-    command.add_argument("--split", metavar="NAME", help="only this split of the data set")
-    command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
-    command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
+    add_source(command)
     command.add_argument("--per-clip", type=int, metavar="N", help="only N questions of each clip, drawn")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N clips and questions")
     command.add_argument(
@@ -44,6 +39,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--retry-failed", action="store_true", help="try again what was recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON record instead of text")
     command.set_defaults(run=run)
+
+
+def add_source(command: argparse.ArgumentParser) -> None:
+    """The options that name clips and questions."""
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
+    source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
+    command.add_argument("--split", metavar="NAME", help="only this split of the data set")
+    command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
+    command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
 
 
 def run(args: argparse.Namespace) -> int:

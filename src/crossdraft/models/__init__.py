@@ -12,6 +12,7 @@ Training builds the un-prepared modules and writes them back in the same layout:
     save_parts(parts, folder)                             # model.safetensors + config.json; add tokenizer files
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
 from crossdraft.models.loading import read_json, resolve_checkpoint
 from crossdraft.models.spliced import read_parts, save_parts
+from crossdraft.nn.decoder import Decoder
 
 __all__ = [
     "FAMILIES",
@@ -45,10 +47,12 @@ def load_vlm(
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     family: str | None = None,
+    change: Callable[[Decoder], None] | None = None,
 ) -> VLM:
     """Load a checkpoint folder (or a hub id that the user named) for inference.
 
-    family: a name of ``FAMILIES``; None reads it from config.json.
+    family: a name of ``FAMILIES``; None reads it from config.json. change: alters the decoder's weights before they
+    are packed (EventGPT only).
     Raises CheckpointError with one line when it cannot be loaded, SettingError for a dtype or device that is not
     offered, before anything is read.
     """
@@ -58,5 +62,8 @@ def load_vlm(
         raise SettingError(f"device '{device}' is not there: no CUDA device was found; use cpu")
     folder = resolve_checkpoint(ref)
     chosen = family or family_of(read_json(folder / "config.json"))
-    model: VLM = find("model family", FAMILIES, chosen).load(folder, dtype, device)
+    kind = find("model family", FAMILIES, chosen)
+    if change is not None and chosen != "eventgpt":
+        raise SettingError(f"{folder} is of the family '{chosen}'; only the decoder of an eventgpt can be changed")
+    model: VLM = kind.load(folder, dtype, device) if change is None else kind.load(folder, dtype, device, change)
     return model

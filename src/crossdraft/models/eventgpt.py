@@ -5,6 +5,7 @@ Written from a description of the published checkpoint's layout and pre-processi
 does. Differences from LLaVA that matter: the *last* layer of the tower, CLS kept, no final norm.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +98,17 @@ class EventGPT(SplicedVLM):
         del parts.decoder  # the engine has its own copy
 
     @classmethod
-    def load(cls, ref: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> "EventGPT":
-        """Load a folder; a tower that it lacks is read from the folder that ``mm_visual_tower`` names.
-
-        Raises CheckpointError.
-        """
-        folder = resolve_checkpoint(ref)
-        config = read_json(folder / "config.json")
-        if (beside := tower_beside(folder, config)) is not None:
-            config["vision_config"] = tower_config(beside)
-        parts = build_parts(EventGPTParts, config, folder)
-        assert isinstance(parts, EventGPTParts)
-        tower_names = tuple(n for n, _ in parts.named_parameters() if n.startswith(_TOWER))
-        fill(parts, folder, dtype, elsewhere=tower_names if beside is not None else ())
-        if beside is not None:
-            load_weights(parts.visual_tower, beside, _clip_key, dtype)
+    def load(
+        cls,
+        ref: str | Path,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        change: Callable[[Decoder], None] | None = None,
+    ) -> "EventGPT":
+        """Load a folder; ``change`` may alter the decoder's weights before they are packed. Raises CheckpointError."""
+        parts, folder = read_event_parts(ref, dtype)
+        if change is not None:
+            change(parts.decoder)
         return cls(folder.name, parts, folder, dtype, device)
 
     @torch.inference_mode()
@@ -131,6 +128,25 @@ class EventGPT(SplicedVLM):
         text = self.template.render(prompt.question, prompt.history, f"<ev_start>{MEDIA}<ev_end>\n")
         before, after = text.split(MEDIA)
         return [*self.tokenizer.bos, *self.tokenizer.encode(before), PLACEHOLDER, *self.tokenizer.encode(after)]
+
+
+def read_event_parts(ref: str | Path, dtype: torch.dtype) -> tuple[EventGPTParts, Path]:
+    """The modules of a checkpoint and its folder; a tower that the folder lacks is read from the one that
+    ``mm_visual_tower`` names.
+
+    Raises CheckpointError.
+    """
+    folder = resolve_checkpoint(ref)
+    config = read_json(folder / "config.json")
+    if (beside := tower_beside(folder, config)) is not None:
+        config["vision_config"] = tower_config(beside)
+    parts = build_parts(EventGPTParts, config, folder)
+    assert isinstance(parts, EventGPTParts)
+    tower_names = tuple(n for n, _ in parts.named_parameters() if n.startswith(_TOWER))
+    fill(parts, folder, dtype, elsewhere=tower_names if beside is not None else ())
+    if beside is not None:
+        load_weights(parts.visual_tower, beside, _clip_key, dtype)
+    return parts, folder
 
 
 def _clip_key(key: str) -> str | None:

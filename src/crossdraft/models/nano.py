@@ -1,17 +1,18 @@
 """Where the built-in pair lies: a small Video-LLaVA and a small EventGPT in the published formats, made by
-``crossdraft train nano`` (docs/nano.md says how, and what the two can see)."""
+``crossdraft train nano`` (docs/nano.md says how, and what the two can see), and the same EventGPT taught the target's
+phrasing by ``crossdraft train distil``."""
 
 from pathlib import Path
 from typing import Literal
 
 from crossdraft.core.errors import CheckpointError
 
-NanoRole = Literal["target", "event"]
+NanoRole = Literal["target", "event", "event-distilled"]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def nano_dir(role: NanoRole) -> Path:
-    """The packaged checkpoint folder of the "target" or of the "event" model.
+    """The packaged checkpoint folder of the "target", the "event" model or the distilled one.
 
     Raises CheckpointError when this installation came without the weights.
     """

@@ -109,6 +109,14 @@ def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V
     return -(best.values * logits.float().log_softmax(-1).gather(-1, best.indices)).sum(-1)
 
 
+def stored_ce(
+    logits: Float[Tensor, "K V"], top_ids: Int[Tensor, "K top"], top_log_probs: Float[Tensor, "K top"]
+) -> Float[Tensor, "K"]:
+    """``top_k_ce`` against a distribution of which only the most likely tokens were kept, float32."""
+    said = logits.float().log_softmax(-1).gather(-1, top_ids.long())
+    return -(top_log_probs.exp() * said).sum(-1)
+
+
 def position_weights(num_positions: int, decay: float, device: torch.device | str = "cpu") -> Float[Tensor, "K"]:
     """``decay^t`` for t = 0.. float32."""
     return decay ** torch.arange(num_positions, dtype=torch.float32, device=device)

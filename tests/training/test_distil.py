@@ -1,0 +1,196 @@
+"""The event model is taught at the very positions at which it will draft, and what comes out is an event model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossdraft import build
+from crossdraft.adapters.checkpoint import load_adapter
+from crossdraft.core.errors import CheckpointError, CrossdraftError, DataError, SettingError
+from crossdraft.core.prompt import EventStream, Prompt
+from crossdraft.data.store import PairedStates, Store, StoreIdentity, StoreWriter
+from crossdraft.decode.forced import forced
+from crossdraft.models.eventgpt import EventGPT, read_event_parts
+from crossdraft.models.nano import nano_dir
+from crossdraft.training.answers import read_answers, rows_of_step, split_recordings
+from crossdraft.training.distil import DistilTraining, distil
+from crossdraft.training.pupil import Pupil, marks
+
+WIDTH, TOP, VOCAB = 24, 4, 1280
+QUESTIONS = ("What moves?", "Is anything fast, and where does it go?")
+WORDS = ("a red car", "two men", "a bus", "a white van", "one dog", "three bikes")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A job of extraction: a few events of a clip, and a question."""
+
+    id: str
+    recording: str
+    clip_index: int
+    question: str
+
+    def load(self) -> Prompt:
+        rng = np.random.default_rng([ord(c) for c in f"{self.recording}{self.clip_index}"])
+        xy = rng.integers(0, 96, (2, 200)).astype(np.uint16)
+        t, p = np.sort(rng.integers(0, 10**6, 200)), rng.integers(0, 2, 200).astype(np.uint8)
+        return Prompt(self.question, events=EventStream(xy[0], xy[1], t, p, (96, 96)), stream_id=self.recording)
+
+
+def clips(recordings: int = 3, of_each: int = 2) -> list[Clip]:
+    return [
+        Clip(f"r{r}/{c}#{q}", f"r{r}", c, question)
+        for r in range(recordings)
+        for c in range(of_each)
+        for q, question in enumerate(QUESTIONS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def event_model() -> EventGPT:
+    return EventGPT.load(nano_dir("event"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def head() -> torch.Tensor:
+    drawn = torch.randn(VOCAB, WIDTH, generator=torch.Generator().manual_seed(3))
+    return drawn / drawn.norm(dim=-1, keepdim=True)
+
+
+@pytest.fixture
+def make_store(event_model: EventGPT, head: torch.Tensor, tmp_path: Path) -> Callable[..., Store]:
+    """A store as extraction leaves it: the states' tokens are the answer's, and its most likely ones are kept."""
+
+    def make(jobs: list[Clip] | None = None, top_k: int = TOP, name: str = "store", **changes: Any) -> Store:
+        jobs = clips() if jobs is None else jobs
+        identity = StoreIdentity(
+            target="t", event_model="e", target_width=WIDTH, draft_width=160, vocab_size=VOCAB,
+            mode="teacher-forced", dtype="fp32", config_hash="c0ffee", top_k=top_k,
+        )  # fmt: skip
+        identity = replace(identity, **changes)
+        with StoreWriter(tmp_path / name, identity) as writer:
+            for number, job in enumerate(jobs):
+                text = f"There is {WORDS[number % 6]} and {WORDS[(number + job.clip_index) % 6]}."
+                tokens = torch.tensor([*event_model.tokenizer.encode(text), 2])
+                states = 20 * head[tokens]
+                best = (states @ head.T).log_softmax(-1).topk(top_k, -1) if top_k else None
+                writer.put(
+                    PairedStates(
+                        id=job.id, recording=job.recording, clip_index=job.clip_index, question=job.question,
+                        target_states=states, draft_states=torch.zeros(len(tokens), 160), target_tokens=tokens,
+                        draft_tokens=tokens, target_text=text, draft_text=text,
+                        top_ids=None if best is None else best.indices,
+                        top_log_probs=None if best is None else best.values,
+                    )
+                )  # fmt: skip
+        return Store.open(tmp_path / name)
+
+    return make
+
+
+QUICK: dict[str, Any] = {
+    "epochs": 30, "batch": 4, "questions": 2, "held_out": 0.34, "patience": 99, "narrow": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_packed_answer_is_judged_where_the_engine_would_draft(
+    event_model: EventGPT, make_store: Callable[..., Store], tmp_path: Path, most: int
+) -> None:
+    """No off-by-one: row t of training is row t of ``decode.forced``, however many answers share the clip."""
+    store = make_store()
+    answers = read_answers(event_model, store, clips(), tmp_path)
+    decoder = read_event_parts(nano_dir("event"), torch.float32)[0].decoder
+    rows = answers.rows(store.recordings, most)
+    assert len(rows) == 12 // most
+    batch = answers.pack(rows, ("top_ids", "target_states"))
+    got = Pupil(decoder).logits(batch).detach()
+    jobs = {job.id: job for job in clips()}
+    expected = []
+    for row in rows:
+        for number in row.answers:
+            sample = store[answers.answers[number].place]
+            encoded = event_model.encode(jobs[sample.id].load())
+            expected.append(
+                torch.cat([s.logits for s in forced(event_model, encoded, sample.target_tokens.tolist())])
+            )
+            assert len(expected[-1]) == len(sample.target_tokens)
+    torch.testing.assert_close(got, torch.cat(expected), atol=2e-4, rtol=1e-4)
+    assert batch.tokens.tolist() == [t for r in rows for n in r.answers for t in answers.answers[n].tokens]
+    assert batch.top_ids[:, 0].tolist() == batch.tokens.tolist(), "the store's tensors stand at their own tokens"
+
+
+def test_marks_against_the_engine(
+    event_model: EventGPT, make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    store = make_store()
+    answers = read_answers(event_model, store, clips(), tmp_path)
+    decoder = read_event_parts(nano_dir("event"), torch.float32)[0].decoder
+    got = marks(Pupil(decoder), [answers.pack([row]) for row in answers.rows(store.recordings, 2)])
+    hits, runs = [], []
+    for job in clips():
+        tokens = store[job.id].target_tokens
+        logits = torch.cat([s.logits for s in forced(event_model, event_model.encode(job.load()), tokens.tolist())])
+        right = (logits.argmax(-1) == tokens).tolist()
+        hits += right
+        runs.append((right + [False]).index(False))
+    assert got.top1 == pytest.approx(sum(hits) / len(hits)) and got.run == pytest.approx(sum(runs) / len(runs))
+
+
+def test_a_stranger_is_of_another_recording_and_only_the_events_change(
+    event_model: EventGPT, make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    store = make_store()
+    answers = read_answers(event_model, store, clips(), tmp_path)
+    rows = answers.rows(["r1"], 2)
+    assert {answers.answers[n].recording for row in rows for n in row.answers} == {"r1"}
+    right, wrong = answers.pack(rows), answers.pack(rows, shuffled=True)
+    for b, row in enumerate(rows):
+        other = answers.stranger(row.clip)
+        assert answers.recording_of[other] != answers.recording_of[row.clip]
+        assert torch.equal(right.seen[b], answers.seen[row.clip])
+        assert torch.equal(wrong.seen[b], answers.seen[other]) and not torch.equal(wrong.seen[b], right.seen[b])
+    assert torch.equal(right.ids, wrong.ids) and torch.equal(right.flat, wrong.flat)
+
+
+def test_every_epoch_meets_every_row_once(make_store: Callable[..., Store], event_model: Any, tmp_path: Path) -> None:
+    store = make_store()
+    rows = read_answers(event_model, store, clips(), tmp_path).rows(store.recordings, 1)
+    seen = [row for step in range(8) for row in rows_of_step(rows, step, 3, 5)]
+    for epoch in range(2):
+        assert sorted(r.answers for r in seen[12 * epoch : 12 * epoch + 12]) == sorted(r.answers for r in rows)
+    assert seen[:12] != seen[12:24] and rows_of_step(rows, 6, 3, 5) == seen[18:21]
+    train, held_out = split_recordings(store.recordings, 0.1, 0)
+    assert len(held_out) == 1 and sorted(train + held_out) == ["r0", "r1", "r2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "top_k"),
+    [
+        ({"mode": "full", "peak_lr": 2e-3}, TOP),
+        ({"mode": "full", "peak_lr": 2e-3}, 0),
+        ({"mode": "l6", "peak_lr": 2e-2}, TOP),
+        ({"mode": "l6", "loss": "states", "peak_lr": 2e-2}, 0),
+    ],
+)
+def test_it_learns_the_answers_by_heart(
+    make_store: Callable[..., Store], head: torch.Tensor, tmp_path: Path, changes: dict, top_k: int
+) -> None:
+    record = distil(
+        nano_dir("event"), make_store(top_k=top_k), clips(), tmp_path / "out",
+        DistilTraining(**QUICK, **changes), head=None if top_k else head,
+    )  # fmt: skip
+    assert record is not None and record == json.loads((tmp_path / "out" / "training.json").read_text()) | record
+    losses = [epoch["loss"] for epoch in record["epochs"]]
+    assert len(losses) == 30 and losses[-1] < 0.2 * losses[0]
+    assert record["num_samples"] == 8 and record["num_held_out_samples"] == 4
+    assert set(record["recordings"]["train"]).isdisjoint(record["recordings"]["held_out"])
+    # the form is learned, the clip's own words cannot be known
+    assert record["after"]["right"]["top1"] > record["before"]["right"]["top1"] + 0.3
+    assert record["epochs"][-1]["held_out_run"] > record["before"]["right"]["run"]
