@@ -46,9 +46,7 @@ class AdapterCard:
                 )
 
 
-def save_adapter(
-    path: str | Path, adapter: Adapter, *, extraction: str, event_model: str | None = None
-) -> Path:
+def save_adapter(path: str | Path, adapter: Adapter, *, extraction: str, event_model: str | None = None) -> Path:
     """Write the adapter to ``path``, whole or not at all.
 
     Raises CheckpointError when a weight is not finite (nothing is written), CrossdraftError when the disk is full.

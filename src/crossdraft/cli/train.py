@@ -2,7 +2,7 @@
 
 import argparse
 
-from crossdraft.cli import output
+from crossdraft.cli import output, train_distil
 from crossdraft.core.errors import SettingError
 
 
@@ -33,6 +33,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument("--stream-clips", type=int, default=40, metavar="N", help="clips of each (default: 40)")
     evaluate.add_argument("--json", action="store_true", help="machine-readable")
     evaluate.set_defaults(run=run_eval)
+
+    train_distil.add(verbs)
 
 
 def run_nano(args: argparse.Namespace) -> int:

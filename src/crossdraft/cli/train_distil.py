@@ -9,7 +9,9 @@ from crossdraft.cli.extract import add_source
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft train``."""
     distil = verbs.add_parser("distil", help="teach the event model to speak as the target does")
-    distil.add_argument("--store", metavar="DIR", required=True, help="the target's answers: a teacher-forced store")
+    distil.add_argument(
+        "--store", metavar="DIR", required=True, help="the target's answers: a teacher-forced store"
+    )
     add_source(distil)
     distil.add_argument("--out", metavar="DIR", required=True, help="result; run again to go on")
     distil.add_argument(
@@ -34,15 +36,19 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
+    import torch
+
     from crossdraft import build
-    from crossdraft.data.store import HEAD_FILE, Store, load_head
+    from crossdraft.data.store import Store, load_head
+    from crossdraft.data.store.head import HEAD_FILE
     from crossdraft.extraction.jobs import find_jobs
     from crossdraft.training.distil import DistilTraining, distil
 
     build.set_threads(args.threads)
     config = DistilTraining(
         mode="l6" if args.lora else "full", loss=args.loss, epochs=args.epochs, minutes=args.minutes,
-        peak_lr=args.lr, batch=args.batch, seed=args.seed, precision=build.pick_dtype(args.dtype, "cpu"),
+        peak_lr=args.lr, batch=args.batch, seed=args.seed,
+        narrow=build.pick_dtype(args.dtype, "cpu") == torch.bfloat16,
     )  # fmt: skip
     store = Store.open(args.store)
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)

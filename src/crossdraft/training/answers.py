@@ -254,7 +254,9 @@ def _check(model: EventGPT, store: Store, listed: dict[str, Asked]) -> None:
             "against another recording: extract two or more"
         )
     some = [store[place] for place in range(min(_COMPARED_TEXTS, len(store)))]
-    texts = [(s.target_text, s.target_tokens.tolist()) for s in some if s.target_text and s.target_tokens is not None]
+    texts = [
+        (s.target_text, s.target_tokens.tolist()) for s in some if s.target_text and s.target_tokens is not None
+    ]
     if texts and all(model.tokenizer.decode(tokens) != text for text, tokens in texts):
         raise _other_language(store, f"'{model.name}' reads the first answer's tokens as another text")
 

@@ -68,7 +68,9 @@ class DistilTraining:
             if (value := getattr(self, name)) not in allowed:
                 raise SettingError(f"{name} is {value!r:.40}, must be one of: {', '.join(allowed)}")
         if self.loss == "states" and self.mode != "l6":
-            raise SettingError("loss 'states' teaches a projection behind a LoRA; choose mode 'l6', or loss 'tokens'")
+            raise SettingError(
+                "loss 'states' teaches a projection behind a LoRA; choose mode 'l6', or loss 'tokens'"
+            )
         for name in ("epochs", "batch", "questions", "patience", "rank"):
             if (value := getattr(self, name)) < 1:
                 raise SettingError(f"{name} is {value}, must be 1 or more")
@@ -169,7 +171,11 @@ def _wanted(config: DistilTraining, store: Store, head: Tensor | None) -> tuple[
     if config.loss == "tokens" and (not config.kl_weight or store.identity.top_k):
         return ("top_ids", "top_log_probs") if config.kl_weight else ()
     if head is None:
-        what = "the states loss goes" if config.loss == "states" else "the store keeps no log-probabilities, so it goes"
+        what = (
+            "the states loss goes"
+            if config.loss == "states"
+            else "the store keeps no log-probabilities, so it goes"
+        )
         raise SettingError(f"{what} through the target's output head; give it, or extract with --top-k")
     if head.ndim != 2 or head.shape[1] != store.identity.target_width:
         raise SettingError(
