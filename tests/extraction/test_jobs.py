@@ -41,9 +41,7 @@ def test_a_few_questions_of_each_clip_are_the_same_ones_again(scenes: Path) -> N
     every = {job.id: job.question for job in find_jobs(scenes, None)}
     few = find_jobs(scenes, None, per_clip=3)
     assert [job.clip_index for job in few] == [0] * 3 + [1] * 3
-    assert all(every[job.id] == job.question for job in few), (
-        "an id means the same question, however many are drawn"
-    )
+    assert all(every[job.id] == job.question for job in few), "an id means one question"
     assert [job.id for job in few] == [job.id for job in find_jobs(scenes, None, per_clip=3)]
     assert {job.id.partition("#")[2] for job in few[:3]} != {job.id.partition("#")[2] for job in few[3:]}
     assert len(find_jobs(scenes, None, per_clip=99)) == len(every)

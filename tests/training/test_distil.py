@@ -143,7 +143,7 @@ def test_marks_against_the_engine(event_model: EventGPT, make_store: Callable[..
         logits = torch.cat([s.logits for s in forced(event_model, event_model.encode(job.load()), tokens.tolist())])
         right = (logits.argmax(-1) == tokens).tolist()
         hits += right
-        runs.append((right + [False]).index(False))
+        runs.append(([*right, False]).index(False))
     assert got.top1 == pytest.approx(sum(hits) / len(hits)) and got.run == pytest.approx(sum(runs) / len(runs))
 
 
@@ -307,7 +307,7 @@ def test_what_cannot_teach_is_one_line(
     plain = make_store(few, 0, name="plain")
     assert "keeps no log-probabilities" in refusal(plain, few)
     states = DistilTraining(**QUICK, mode="l6", loss="states")
-    assert "through the target's output head; give it" in refusal(store, few, states)
+    assert "goes through the target's output head" in refusal(store, few, states)
     assert "have width 24" in refusal(store, few, states, head=torch.zeros(VOCAB, 8))
     assert not (tmp_path / "out" / "training.json").exists()
 

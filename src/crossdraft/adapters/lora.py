@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from crossdraft.adapters.base import DRAFT, Adapter, AdapterSettings, check_size
 from crossdraft.core.errors import SettingError
-from crossdraft.nn.decoder import Decoder, DecoderConfig
+from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.losses import DISTILLATION
 
 
@@ -45,7 +45,7 @@ def fingerprint(decoder: Decoder) -> str:
     """16 hex digits that tell a decoder from others of its shape: of the query weights, as bfloat16 holds them."""
     digest = hashlib.sha256()
     for layer in decoder.layers:
-        weight = cast(nn.Linear, layer.self_attn.q_proj).weight
+        weight = cast(DecoderLayer, layer).self_attn.q_proj.weight
         digest.update(weight.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -10,7 +10,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft train``."""
     distil = verbs.add_parser("distil", help="teach the event model to speak as the target does")
     distil.add_argument(
-        "--store", metavar="DIR", required=True, help="the target's answers: a teacher-forced store"
+        "--store", metavar="DIR", required=True, help="teacher-forced store of the target's answers"
     )
     add_source(distil)
     distil.add_argument("--out", metavar="DIR", required=True, help="result; run again to go on")

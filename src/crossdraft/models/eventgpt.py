@@ -105,7 +105,7 @@ class EventGPT(SplicedVLM):
         device: torch.device | str = "cpu",
         change: Callable[[Decoder], None] | None = None,
     ) -> "EventGPT":
-        """Load a folder; ``change`` may alter the decoder's weights before they are packed. Raises CheckpointError."""
+        """Load a folder; ``change`` alters the decoder's weights before they are packed. Raises CheckpointError."""
         parts, folder = read_event_parts(ref, dtype)
         if change is not None:
             change(parts.decoder)

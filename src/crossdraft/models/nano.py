@@ -1,6 +1,6 @@
 """Where the built-in pair lies: a small Video-LLaVA and a small EventGPT in the published formats, made by
-``crossdraft train nano`` (docs/nano.md says how, and what the two can see), and the same EventGPT taught the target's
-phrasing by ``crossdraft train distil``."""
+``crossdraft train nano`` (docs/nano.md says how, and what the two can see), and the same EventGPT taught the
+target's phrasing by ``crossdraft train distil``."""
 
 from pathlib import Path
 from typing import Literal

@@ -180,7 +180,8 @@ def read_answers(
     numbers: dict[tuple[str, int], int] = {}
     for entry in store.entries:
         numbers.setdefault((entry.recording, entry.clip_index), len(numbers))
-    left, seen = (), torch.empty(0)
+    left: tuple[int, ...] = ()
+    seen = torch.empty(0)
     answers, looked_at = [], [False] * len(numbers)
     for place, entry in enumerate(store.entries):
         report("looking at the clips", place, len(store))
@@ -253,11 +254,9 @@ def _check(model: EventGPT, store: Store, listed: dict[str, Asked]) -> None:
             f"{store.root}: all samples are of recording '{store.entries[0].recording}'; what is learned is held "
             "against another recording: extract two or more"
         )
-    some = [store[place] for place in range(min(_COMPARED_TEXTS, len(store)))]
-    texts = [
-        (s.target_text, s.target_tokens.tolist()) for s in some if s.target_text and s.target_tokens is not None
-    ]
-    if texts and all(model.tokenizer.decode(tokens) != text for text, tokens in texts):
+    some = [sample for sample, _ in zip(store, range(_COMPARED_TEXTS), strict=False) if sample.target_text]
+    texts = {s.target_text: s.target_tokens.tolist() for s in some if s.target_tokens is not None}
+    if texts and all(model.tokenizer.decode(tokens) != text for text, tokens in texts.items()):
         raise _other_language(store, f"'{model.name}' reads the first answer's tokens as another text")
 
 

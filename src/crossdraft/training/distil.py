@@ -1,8 +1,8 @@
 """Teach the event model the target's phrasing, so that what it drafts is what the target would say.
 
-Two ways: all weights of its decoder (``full``), or a low-rank change of it (``l6``). Both learn from the target's own
-answers, led through them as the engine is: the state at position t predicts token t. Source: Zhou et al.,
-"DistillSpec", arXiv 2310.08461 (forward KL on the target's answers); Hu et al., "LoRA", arXiv 2106.09685.
+Two ways: all weights of its decoder (``full``), or a low-rank change of it (``l6``). Both learn from the target's
+own answers, led through them as the engine is: state t predicts token t. Sources: Zhou et al., "DistillSpec", arXiv
+2310.08461 (forward KL); Hu et al., "LoRA", arXiv 2106.09685.
 """
 
 import shutil
@@ -27,7 +27,7 @@ from crossdraft.data.store import Store
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
 from crossdraft.models.loading import resolve_checkpoint
 from crossdraft.models.spliced import save_parts
-from crossdraft.training.answers import Answers, Asked, Report, read_answers, rows_of_step, split_recordings
+from crossdraft.training.answers import Asked, Report, read_answers, rows_of_step, split_recordings
 from crossdraft.training.nano.fitting import FitConfig, fit
 from crossdraft.training.pupil import Marks, Pupil, marks
 
@@ -43,9 +43,9 @@ class DistilTraining:
 
     loss: "tokens": cross-entropy with the target's tokens plus ``kl_weight`` times that with its distribution;
     "states": the study's for L6, of states through a projection and the target's head. peak_lr: None takes 5e-4 for
-    full and the study's 1e-4 for l6. batch: clips a step; questions: of one clip in a step, at most. held_out: share
-    of the recordings that are not trained on. patience: epochs without a better held-out loss, then it ends.
-    narrow: passes in bfloat16, float32 weights.
+    full and the study's 1e-4 for l6. batch: clips a step; questions: of one clip in a step, at most. held_out:
+    share of the recordings that are not trained on. patience: epochs without a better held-out loss, then it ends.
+    narrow: passes in bfloat16, on float32 weights.
     """
 
     mode: Mode = "full"
@@ -95,15 +95,15 @@ def distil(
     resume: bool = True,
     stop_after: int | None = None,
 ) -> dict[str, Any] | None:
-    """Teach ``event_model``, an EventGPT checkpoint, on a teacher-forced store; returns the record OUT/training.json.
+    """Teach ``event_model``, an EventGPT checkpoint, on a teacher-forced store; returns what OUT/training.json holds:
+    held-out figures of every epoch, and before and after with the right clip's events and with a stranger's.
 
     full: OUT is a checkpoint of its own, in bfloat16. l6: OUT/adapter.safetensors, to be merged into the very event
-    model (``build.load_event_model(..., lora=...)``). Interrupted, the next call with the same ``out`` goes on to the
-    numbers of an unbroken run. The record holds the held-out figures of every epoch, and before and after with the
-    right clip's events and with a stranger's.
+    model (``build.load_event_model(..., lora=...)``). Interrupted, the next call with the same ``out`` goes on to
+    the numbers of an unbroken run.
 
-    jobs: the questions and clips that the store was extracted from; more do no harm. head: the target's output head,
-    needed for the states loss, and for the target's distribution where the store keeps none of it (top_k 0).
+    jobs: the questions and clips that the store was extracted from; more do no harm. head: the target's output
+    head, for the states loss, and for the target's distribution where the store keeps none of it (top_k 0).
     stop_after: end after so many steps, as if interrupted (for tests); then the result is None.
     Raises DataError when the store cannot teach this event model, SettingError for settings that do not fit it,
     CheckpointError for an event model that cannot be read.
@@ -179,8 +179,8 @@ def _wanted(config: DistilTraining, store: Store, head: Tensor | None) -> tuple[
         raise SettingError(f"{what} through the target's output head; give it, or extract with --top-k")
     if head.ndim != 2 or head.shape[1] != store.identity.target_width:
         raise SettingError(
-            f"the head is {list(head.shape)}, but the store's states have width {store.identity.target_width}; give "
-            "the head of the target that the store was extracted from"
+            f"the head is {list(head.shape)}, but the store's states have width {store.identity.target_width}; "
+            "give the head of the target that the store was extracted from"
         )
     return ("target_states",)
 

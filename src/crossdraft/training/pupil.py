@@ -20,8 +20,8 @@ class Pupil:
     """A decoder that learns, or in which ``lora`` learns while it is frozen.
 
     head: the target's output head (V, Dt), for what needs it; kl_weight: of the target's distribution beside its
-    tokens. through_head: the states, through ``lora.front`` and ``head``, are what is taught and judged (the study's
-    L6), not the decoder's own tokens. narrow: passes run in bfloat16.
+    tokens. through_head: what is taught and judged are the states, through ``lora.front`` and ``head`` (the
+    study's L6), not the decoder's own tokens. narrow: passes run in bfloat16.
     """
 
     decoder: Decoder
@@ -55,7 +55,7 @@ class Pupil:
         return self._spoken(states.to(self.decoder.norm.weight.dtype))
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Mean over the tokens. Cross-entropy with the target's tokens, and with its distribution; or the study's."""
+        """Mean over the tokens: cross-entropy with the target's and with its distribution, or the study's loss."""
         with self._arithmetic():
             states = self.states(batch)
             logits = None if self.through_head else self.decoder.unembed(states)
