@@ -13,7 +13,6 @@ import torch
 
 from crossdraft.adapters.checkpoint import load_adapter
 from crossdraft.adapters.lora import L6
-from crossdraft.adapters.lora import fingerprint as decoder_fingerprint
 from crossdraft.bench.profile import LatencyProfile, cached, measure
 from crossdraft.bench.verdict import rounds_of
 from crossdraft.bench.workbench import Report, Workbench, silent
@@ -109,22 +108,24 @@ def load_event_model(
     lora: an adapter 'l6' (``crossdraft train distil --lora``), merged into the decoder's weights. Raises
     CheckpointError for an adapter of another level, SettingError for one of another event model.
     """
-    change = None if lora is None else _merging(lora)
+    change = None if lora is None else _merging(lora, resolve(ref, "event"))
     model = _load(ref, "event", dtype, device, threads, family, change)
     if lora is not None:
         _sources[model] = replace(_sources[model], lora=str(lora))
     return model
 
 
-def _merging(path: str | Path) -> Callable[[Decoder], None]:
+def _merging(path: str | Path, event_model: str | Path) -> Callable[[Decoder], None]:
     adapter, card = load_adapter(path)
     if not isinstance(adapter, L6):
         raise CheckpointError(f"{path} is an adapter '{card.level}'; only 'l6' is merged into an event model")
 
     def merge(decoder: Decoder) -> None:
         adapter.inject(decoder)  # refuses another shape
-        if card.event_model not in (None, decoder_fingerprint(decoder)):
-            raise SettingError(f"{path} was trained in another event model than this one; train it for this one")
+        if card.event_model not in (None, fingerprint(resolve_checkpoint(event_model))):
+            raise SettingError(
+                f"{path} was trained in another event model than {event_model}; train it in this one"
+            )
         adapter.merge()
 
     return merge

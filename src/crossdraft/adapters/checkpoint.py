@@ -22,8 +22,8 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCard:
-    """What a checkpoint holds. extraction: config hash of the run whose states it was trained on; event_model: of a
-    level that changes the event model, the ``lora.fingerprint`` of the one that it was trained in."""
+    """What a checkpoint holds. extraction: config hash of the run whose states it was trained on; event_model: the
+    fingerprint of the one that a LoRA was trained in."""
 
     level: str
     width_in: int

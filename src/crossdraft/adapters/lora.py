@@ -4,7 +4,6 @@ Source: Hu et al., "LoRA", arXiv 2106.09685. Layout as in the PEFT library: ``do
 (out, rank) zero, their product times alpha / rank.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from crossdraft.adapters.base import DRAFT, Adapter, AdapterSettings, check_size
 from crossdraft.core.errors import SettingError
-from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
+from crossdraft.nn.decoder import Decoder, DecoderConfig
 from crossdraft.nn.losses import DISTILLATION
 
 
@@ -39,15 +38,6 @@ class LoraSettings(AdapterSettings):
         for name in ("query_width", "kv_width"):
             if (value := getattr(self, name)) is not None:
                 check_size(name, value)
-
-
-def fingerprint(decoder: Decoder) -> str:
-    """16 hex digits that tell a decoder from others of its shape: of the query weights, as bfloat16 holds them."""
-    digest = hashlib.sha256()
-    for layer in decoder.layers:
-        weight = cast(DecoderLayer, layer).self_attn.q_proj.weight
-        digest.update(weight.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class LowRank(nn.Module):

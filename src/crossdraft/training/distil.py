@@ -18,14 +18,14 @@ from torch import Tensor
 
 from crossdraft.adapters import build_adapter
 from crossdraft.adapters.checkpoint import save_adapter
-from crossdraft.adapters.lora import L6, fingerprint
+from crossdraft.adapters.lora import L6
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import write_record
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store
+from crossdraft.models import fingerprint, resolve_checkpoint
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
-from crossdraft.models.loading import resolve_checkpoint
 from crossdraft.models.spliced import save_parts
 from crossdraft.training.answers import Asked, Report, read_answers, rows_of_step, split_recordings
 from crossdraft.training.nano.fitting import FitConfig, fit
@@ -115,7 +115,7 @@ def distil(
     train, held_out = split_recordings(store.recordings, config.held_out, config.seed)
     lessons, test = (answers.rows(names, config.questions) for names in (train, held_out))
     parts, _ = read_event_parts(folder, torch.float32)
-    identity = fingerprint(parts.decoder)
+    identity = fingerprint(folder)
     pupil = _pupil(parts, store, config, head)
     started = time.monotonic()
 
