@@ -61,7 +61,7 @@ def page(title: str, body: str, *, scripts: str = "") -> str:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, marks: Sequence[str] | None = None
 ) -> str:  # fmt: skip
-    """A table that scrolls sideways by itself where it is wider than the screen; every cell is escaped.
+    """Markup of a table that scrolls sideways by itself where it is wider than the screen; every cell is escaped.
 
     marks: a class for each row: "" (none), "control", "void", "good" or "bad". Columns that hold figures only are
     set to the right.
@@ -70,7 +70,7 @@ def table(
     marks = [""] * len(rows) if marks is None else marks
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     sides = ["num" if number and _is_figures(cells) else "" for number, cells in enumerate(columns)]
-    return fill("table.html", header=header, rows=list(zip(rows, marks, strict=True)), sides=sides)
+    return str(fill("table.html", header=header, rows=list(zip(rows, marks, strict=True)), sides=sides))
 
 
 def _is_figures(cells: Sequence[str]) -> bool:
