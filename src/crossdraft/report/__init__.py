@@ -1,1 +1,1 @@
-"""One self-contained HTML page from JSON records: ``build_report`` in ``report.build``."""
+"""One self-contained HTML page from JSON records: see ``report.assemble``."""

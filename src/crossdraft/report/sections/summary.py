@@ -1,0 +1,160 @@
+"""What the records say in sentences, each with its interval and what it rests on."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from crossdraft.report import words
+from crossdraft.report.gather import Found, Gathered, reading
+from crossdraft.report.page import fill
+from crossdraft.report.sections.controls import figure_of
+
+Body = Mapping[str, Any]
+Finding = tuple[str, str]
+"""Tone ("good", "bad", "open" or "") and sentence."""
+
+
+def summary(gathered: Gathered) -> Markup:
+    """One list of findings and one card for each verdict."""
+    findings: list[Finding] = []
+    for found in gathered.of("live"):
+        with reading(found):
+            findings += _live(found)
+    for found in gathered.of("evaluation"):
+        with reading(found):
+            findings += _evaluation(found)
+    for found in gathered.of("bench-*"):
+        with reading(found):
+            passed = "good" if found.body.get("passed", True) else "bad"
+            findings.append((passed, f"{found.kind}: {words.short(found.body['verdict'], 300)}"))
+    verdicts = []
+    for found in gathered.of("verdict"):
+        with reading(found):
+            verdicts.append(_verdict(found))
+    return fill("summary.html", findings=findings, verdicts=verdicts) if findings or verdicts else Markup()
+
+
+# --- by the stopwatch -------------------------------------------------------------------------------------------
+
+
+def _live(found: Found) -> Iterator[Finding]:
+    body = found.body
+    over = f"{found.name}, {words.several(body['clips'], 'clip')}"
+    rows = [row for row in body["rows"] if row["drafter"] != words.PLAIN]
+    methods = [row for row in rows if not row["is_control"]]
+    if methods:
+        best = max(methods, key=lambda row: row["speedup_e2e"])
+        low, high = best["speedup_e2e_interval"]
+        told = f"{best['speedup_e2e']:.2f}x for the whole request (95 % interval {low:.2f} to {high:.2f})"
+        if low > 1:
+            yield "good", f"{over}: '{best['drafter']}' is measured at {told}."
+        else:
+            yield "open", f"{over}: nothing was gained for certain; the best, '{best['drafter']}', is at {told}."
+        yield from _beside_controls(over, methods, [row for row in rows if row["is_control"]])
+    wrong = [row["drafter"] for row in rows if not row["identical"]]
+    if wrong:
+        yield "bad", f"{over}: NOT lossless: answers of {', '.join(wrong)} differ from plain decoding's."
+    else:
+        yield "good", f"{over}: lossless, all answers are identical to plain decoding's."
+
+
+def _beside_controls(over: str, methods: list[Body], controls: list[Body]) -> Iterator[Finding]:
+    if not controls:
+        yield "open", f"{over}: no control was run beside the methods, so what they gain is owed to nothing yet."
+        return
+    best, control = (max(side, key=lambda row: row["tau"]) for side in (methods, controls))
+    ahead = best["tau"] > control["tau"]
+    yield (
+        "good" if ahead else "bad",
+        f"{over}: tau {best['tau']:.2f} ('{best['drafter']}') beside {control['tau']:.2f} of the best control "
+        f"('{control['drafter']}')"
+        + ("." if ahead else ": the second sensor adds nothing that a control does not."),
+    )
+
+
+# --- offline ----------------------------------------------------------------------------------------------------
+
+_NAMES = {"tau": "acceptance length tau", "run": "mean run", "top1": "token match"}
+
+
+def _evaluation(found: Found) -> Iterator[Finding]:
+    body = found.body
+    over = f"{found.name} ({body['mode']}), {words.basis(body['num_samples'], body['num_recordings'])}"
+    valid = [row for row in body["rows"] if row["void"] is None]
+    methods = [row for row in valid if not row["is_control"]]
+    name = next((name for name in _NAMES if any(figure_of(row, name) for row in methods)), "top1")
+    best, control = (
+        _best(side, name) for side in (methods, [row for row in valid if row["is_control"]])
+    )  # fmt: skip
+    if best:
+        told = f"{over}: best {_NAMES[name]} {words.estimate(figure_of(best, name))} ('{best['name']}')"
+        if control is None:
+            yield "open", f"{told}; no control stands beside it."
+        else:
+            ahead = _value(best, name) > _value(control, name)
+            yield (
+                "good" if ahead else "bad",
+                f"{told}, best control {words.estimate(figure_of(control, name))} ('{control['name']}').",
+            )
+        yield from _contribution(over, best, name)
+    void = [row["name"] for row in body["rows"] if row["void"] is not None]
+    if void:
+        yield (
+            "open",
+            f"{found.name}: {words.several(len(void), 'row')} void and in no comparison: {', '.join(void)}.",
+        )
+
+
+def _best(rows: list[Body], name: str) -> Body | None:
+    return max((row for row in rows if figure_of(row, name)), key=lambda row: _value(row, name), default=None)
+
+
+def _value(row: Body, name: str) -> float:
+    estimate = figure_of(row, name)
+    value = words.known(estimate["value"]) if estimate else None
+    return float("-inf") if value is None else value
+
+
+def _contribution(over: str, row: Body, name: str) -> Iterator[Finding]:
+    paired = (row["contribution"] or {}).get(name)
+    if paired is None:
+        return
+    gap, low = words.estimate(paired["gap"], 3), words.known(paired["gap"]["low"])
+    if low is not None and low > 0:
+        yield (
+            "good",
+            f"{over}: the right clip adds {gap} to the {_NAMES[name]} of '{row['name']}' over a shuffled one.",
+        )
+    else:
+        yield (
+            "open",
+            f"{over}: that '{row['name']}' uses its clip is not shown: right minus shuffled clip is {gap}.",
+        )
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------
+
+_TONES = {"VIABLE": "good", "NOT VIABLE": "bad", "UNDETERMINED": "open"}
+
+
+def _verdict(found: Found) -> dict[str, Any]:
+    body = found.body
+    assumed = sorted(name for name, figure in body["times"].items() if figure["origin"] == "assumed")
+    return {
+        "name": f"{found.name}: answers of {words.count(body['tokens'])} tokens",
+        "assumed": f"Assumed, not measured: {', '.join(assumed)}." if assumed else "All times in it were measured.",
+        "cases": [_case(case) for case in body["verdicts"]],
+    }
+
+
+def _case(case: Body) -> dict[str, Any]:
+    interval = case["margin_interval"]
+    band = words.band(*interval, 2) if interval else ""
+    return {
+        "use_case": case["use_case"], "answer": case["answer"], "tone": _TONES[case["answer"]],
+        "inequality": case["inequality"], "numbers": case["numbers"],
+        "margin": f"margin {case['margin']:+.2f} {case['unit']} ({band or 'no interval was given'})",
+        "flips": [flip["text"] for flip in case["flips"] if flip["needed"] is not None],
+        "fixed": [flip["lever"] for flip in case["flips"] if flip["needed"] is None],
+    }  # fmt: skip
