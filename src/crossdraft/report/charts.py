@@ -219,7 +219,7 @@ def histogram(title: str, counts: Sequence[int], *, x_label: str, tone: int, mea
 
 
 def bars(title: str, rows: Sequence[Bar], *, digits: int = 2, unit: str = "", rule: float | None = None) -> Markup:
-    """Horizontal bars from 0 with whiskers; words stay at reading size on any screen. rule: a value to be marked."""
+    """Horizontal bars from 0 with whiskers; words stay at reading size on any screen. rule: a marked value."""
     tops = [v for bar in rows for v in (bar.value, bar.high, rule) if v is not None]
     if not tops or not any(bar.value is not None for bar in rows):
         return Markup()

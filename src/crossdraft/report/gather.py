@@ -116,13 +116,10 @@ def _with_log(path: Path, body: dict[str, Any]) -> dict[str, Any]:
     log = path.with_name(LOG)
     if path.name != TRAINING or "epochs" in body or not log.is_file():
         return body
-    epochs = []
     try:
-        for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), 1):
-            epochs.append(json.loads(line))
+        return {**body, "epochs": [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]}
     except (OSError, ValueError) as error:
-        raise DataError(f"{log} line {number} is not readable: {error}") from error
-    return {**body, "epochs": epochs}
+        raise DataError(f"{log} is not a readable log of epochs: {error}") from error
 
 
 def _is(kind: str, pattern: str) -> bool:

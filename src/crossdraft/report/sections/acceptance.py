@@ -157,15 +157,16 @@ def _runs(gathered: Gathered, body: Body) -> Markup:
         if row["void"] is not None:
             continue
         tone, name = gathered.tone(row["name"]), label(row)
-        mean = words.known(runs["mean"]["value"])
         first.append(charts.histogram(
             f"{name}: mean run {words.estimate(runs['mean'])}", runs["histogram"],
-            x_label="tokens matched before the first miss (samples)", tone=tone, mean=mean,
+            x_label="tokens matched before the first miss (samples)", tone=tone,
+            mean=words.known(runs["mean"]["value"]),
         ))  # fmt: skip
         if rounds:
             later.append(charts.histogram(
                 f"{name}: accepted a round {words.estimate(rounds['tau_draft'])}", rounds["histogram"],
-                x_label="drafts accepted in a round (rounds)", tone=tone, mean=words.known(rounds["tau_draft"]["value"]),
+                x_label="drafts accepted in a round (rounds)", tone=tone,
+                mean=words.known(rounds["tau_draft"]["value"]),
             ))  # fmt: skip
     panels = [("first draft", blocks.grid(first)), ("rounds of decoding", blocks.grid(later))]
     shown = [(name, panel) for name, panel in panels if panel]
@@ -184,7 +185,8 @@ def _run_row(row: Body) -> list[str]:
     bounds = words.band(runs["bounds"]["minimum"], runs["bounds"]["maximum"])
     decode = ["tau", "tau_draft", "draft_utilisation"]
     return [
-        label(row), words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]), bounds,
+        label(row), words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]),
+        bounds,
         *(words.estimate(rounds[name]) if rounds else words.NOTHING for name in decode),
     ]  # fmt: skip
 
@@ -203,19 +205,22 @@ def _map(gathered: Gathered, body: Body) -> Markup:
             raise ValueError("its rows have cosine bins of their own")
         curve = found["match"]
         series.append(charts.Series(
-            label(row), list(range(len(names))), _known(curve["values"]), _known(curve["low"]), _known(curve["high"]),
-            gathered.tone(row["name"]), row["is_control"], row["void"] is None, found["counts"],
+            label(row), list(range(len(names))), _known(curve["values"]), _known(curve["low"]),
+            _known(curve["high"]), gathered.tone(row["name"]), row["is_control"], row["void"] is None, found["counts"],
         ))  # fmt: skip
     chart = charts.lines(
-        "Share of tokens that match, by cosine", series, x_label="cosine, up to", y_label="match", y_range=(0.0, 1.0),
-        x_names=names,
+        "Share of tokens that match, by cosine", series, x_label="cosine, up to", y_label="match",
+        y_range=(0.0, 1.0), x_names=names,
     )  # fmt: skip
+    bins = [
+        [f"{words.figure(edges[i])} to {name}", *(f"{_cell(s, i)}, n {s.counts[i]:,}" for s in series)]
+        for i, name in enumerate(names)
+    ]
+    told = "A cosine is a diagnostic. If it decided on tokens, these lines would be steps from 0 to 1."
     return blocks.together([
         blocks.grid([chart]),
-        blocks.text("A cosine is a diagnostic. If it decided on tokens, these lines would be steps from 0 to 1.", "note"),
-        blocks.folded("Table: match by cosine bin", ["cosine", *(s.name for s in series)],
-                      [[f"{words.figure(edges[i])} to {name}", *(f"{_cell(s, i)}, n {s.counts[i]:,}" for s in series)]
-                       for i, name in enumerate(names)]),
+        blocks.text(told, "note"),
+        blocks.folded("Table: match by cosine bin", ["cosine", *(s.name for s in series)], bins),
         blocks.folded("Table: match above theta, correlation", ["method", *_above_names(having[0]), "pearson"],
                       [_above(row) for row in having], [mark(row) for row in having]),
     ])  # fmt: skip
