@@ -206,7 +206,8 @@ def _map(gathered: Gathered, body: Body) -> Markup:
         curve = found["match"]
         series.append(charts.Series(
             label(row), list(range(len(names))), _known(curve["values"]), _known(curve["low"]),
-            _known(curve["high"]), gathered.tone(row["name"]), row["is_control"], row["void"] is None, found["counts"],
+            _known(curve["high"]), gathered.tone(row["name"]), row["is_control"], row["void"] is None,
+            found["counts"],
         ))  # fmt: skip
     chart = charts.lines(
         "Share of tokens that match, by cosine", series, x_label="cosine, up to", y_label="match",

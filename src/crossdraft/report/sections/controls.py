@@ -77,8 +77,9 @@ def _offline(gathered: Gathered, body: Body) -> Markup:
             if paired:
                 bars.append(_bar(f"{row['name']}, shuffled clip", paired["shuffled"], tone, True))
         figures.append(charts.bars(title, bars, digits=digits))
-    header = ["method", "trained on", "parameters", *(title for title, _ in _FIGURES.values()),
-              *(f"{title}: right clip minus shuffled" for title, _ in _FIGURES.values()), "void because"]  # fmt: skip
+    titles = [title for title, _ in _FIGURES.values()]
+    gaps = [f"{title}: right clip minus shuffled" for title in titles]
+    header = ["method", "trained on", "parameters", *titles, *gaps, "void because"]
     return blocks.together([
         blocks.grid(figures),
         blocks.folded("Table: methods and controls", header, [_row(row) for row in body["rows"]],
@@ -145,14 +146,12 @@ def _measured(body: Body) -> Markup:
         ] for row in body["rows"]
     ]  # fmt: skip
     marks = ["bad" if not row["identical"] else "control" if row["is_control"] else "" for row in body["rows"]]
-    basis = (
-        f"95 % intervals over {words.several(body['clips'], 'clip')} drawn anew; clips of one recording are not "
+    told = (
+        "Measured with a stopwatch: ratios of summed times over the same prompts and tokens. 95 % intervals over "
+        f"{words.several(body['clips'], 'clip')} drawn anew; clips of one recording are alike, so the intervals are "
+        "rather too narrow than too wide. Slower: share of clips that took longer than plain decoding."
     )
-    return blocks.rows(header, table, marks) + blocks.text(
-        "Measured with a stopwatch, ratios of summed times over the same prompts and tokens. "
-        + basis + "independent, so these are the narrowest that can be believed. 'Slower': share of clips that took "
-        "longer than plain decoding.", "note",
-    )  # fmt: skip
+    return blocks.rows(header, table, marks) + blocks.text(told, "note")
 
 
 def _ends(interval: Any) -> str:

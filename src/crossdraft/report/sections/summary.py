@@ -150,7 +150,7 @@ def _verdict(found: Found) -> dict[str, Any]:
 
 def _case(case: Body) -> dict[str, Any]:
     interval = case["margin_interval"]
-    band = words.band(*interval, 2) if interval else ""
+    band = words.band(interval[0], interval[1]) if interval else ""
     return {
         "use_case": case["use_case"], "answer": case["answer"], "tone": _TONES[case["answer"]],
         "inequality": case["inequality"], "numbers": case["numbers"],
