@@ -22,7 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the built-in pair on twenty clips of one stream: what each drafter gains
 	$(BIN)/crossdraft demo
 
-test: $(STAMP)  ## the test suite
+test: $(STAMP)  ## the test suite (installs chromium where that can be done, for the test of reports)
+	sh scripts/browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(STAMP)  ## linter, formatter, types, import layers

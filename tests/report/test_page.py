@@ -60,7 +60,11 @@ def test_any_cell_can_be_read_back(rows: list[tuple[str, str]]) -> None:
 
 
 def test_figures_stand_to_the_right_and_rows_carry_their_mark() -> None:
-    made = table(["method", "tau", "note"], [["a", "1.20", "x"], ["b", "–", "2 y"]], marks=["", "void"])
-    assert made.count('class="num"') == 3 and '<tr class="void">' in made
+    figures = ["1.20", "1.20x (1.10 to 1.30)", "+4.1%", "1,200", "–", "", "<= 3", "1.2e-05", "12 ms"]
+    texts = ["2026-11-25T19:18:19", "5d12cc8", "x 2", "-"]
+    for cell in [*figures, *texts]:
+        made = table(["method", "tau"], [["a", cell], ["b", "7.5"]], marks=["", "void"])
+        assert made.count('class="num"') == (3 if cell in figures else 0) and '<tr class="void">' in made
+    assert 'class="long"' in table(["a", "b"], [["1", "x" * 50]])
     with pytest.raises(AssertionError, match="cell for each column"):
         table(["a", "b"], [["1"]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from crossdraft.core.errors import DataError
 from crossdraft.core.records import write_atomically
 from crossdraft.report import words
-from crossdraft.report.gather import Gathered, gather
+from crossdraft.report.gather import Found, Gathered, gather
 from crossdraft.report.page import asset, fill, page
 from crossdraft.report.sections import SECTIONS
 
@@ -29,7 +29,7 @@ def build_report(runs: Sequence[str | Path], title: str = TITLE) -> str:
             + (f"no section shows records of kind {told}" if told else "no record was found")
         )
     shown = [(section, made) for section in SECTIONS if (made := section.render(gathered))]
-    skipped = _skipped(gathered, [found.path for found in known])
+    skipped = _skipped(gathered, known)
     return page(title, fill("report.html", sections=shown, skipped=skipped), scripts=asset("report.js"))
 
 
@@ -40,11 +40,11 @@ def write_report(runs: Sequence[str | Path], path: str | Path, title: str = TITL
     return path
 
 
-def _skipped(gathered: Gathered, known: Sequence[str]) -> list[str]:
+def _skipped(gathered: Gathered, known: Sequence[Found]) -> list[str]:
     lines: list[str] = [
-        f"Left out: {found.path}, of a kind that no section shows ('{found.kind}')."
+        f"Left out: {found.name}.json, of a kind that no section shows ('{found.kind}')."
         for found in gathered.records
-        if found.path not in known
+        if found not in known
     ]
     if gathered.others:
         names = ", ".join(gathered.others[:8]) + (", …" if len(gathered.others) > 8 else "")

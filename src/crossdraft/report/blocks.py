@@ -22,10 +22,10 @@ def together(parts: Iterable[Markup]) -> Markup:
     return Markup("\n").join(parts)
 
 
-def grid(charts: Iterable[Markup]) -> Markup:
-    """Charts side by side where there is room; nothing when all are empty."""
+def grid(charts: Iterable[Markup], kind: str = "") -> Markup:
+    """Charts side by side where there is room; nothing when all are empty. kind: "" or "narrow"."""
     shown = [chart for chart in charts if chart]
-    return Markup('<div class="grid">{}</div>').format(Markup().join(shown)) if shown else Markup()
+    return Markup('<div class="grid {}">{}</div>').format(kind, Markup().join(shown)) if shown else Markup()
 
 
 def rows(header: Sequence[str], body: Sequence[Sequence[str]], marks: Sequence[str] | None = None) -> Markup:

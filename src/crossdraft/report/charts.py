@@ -192,18 +192,18 @@ def histogram(title: str, counts: Sequence[int], *, x_label: str, tone: int, mea
     total = sum(counts)
     if not total:
         return Markup()
-    height = 170
+    height, above = 160, 8
     base, room = height - _BOTTOM, WIDTH - _LEFT - _RIGHT
     top = max(counts) / total
     slot = room / len(counts)
     parts = []
     for value in ticks(0, top, 4):
-        y = base - value / top * (base - _TOP)
+        y = base - value / top * (base - above)
         parts.append(_mark("line", cls="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y))
         parts.append(_text(_LEFT - 6, y + 4, f"{value:.0%}", "end"))
     every = max(1, math.ceil(len(counts) / 14))
     for length, many in enumerate(counts):
-        tall = many / total / top * (base - _TOP)
+        tall = many / total / top * (base - above)
         parts.append(
             _mark("rect", f"{length}: {many:,} of {total:,} ({many / total:.1%})", cls=f"f{tone % TONES}",
                   x=_LEFT + length * slot + slot * 0.1, y=base - tall, width=slot * 0.8, height=tall)
@@ -212,7 +212,7 @@ def histogram(title: str, counts: Sequence[int], *, x_label: str, tone: int, mea
             parts.append(_text(_LEFT + (length + 0.5) * slot, base + 16, str(length)))
     if mean is not None:
         x = _LEFT + (mean + 0.5) * slot
-        parts.append(_mark("line", f"mean {mean:.2f}", cls="rule", x1=x, x2=x, y1=_TOP, y2=base))
+        parts.append(_mark("line", f"mean {mean:.2f}", cls="rule", x1=x, x2=x, y1=above, y2=base))
     parts.append(_mark("line", cls="axis", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 6, x_label, cls="label"))
     return _figure(title, Markup().join(parts), height)
@@ -232,7 +232,7 @@ def bars(title: str, rows: Sequence[Bar], *, digits: int = 2, unit: str = "", ru
 
 
 def _told(bar: Bar, digits: int, unit: str) -> str:
-    ends = band(bar.low, bar.high, digits, unit)
+    ends = band(bar.low, bar.high, digits)
     return " ".join(
         filter(None, (figure(bar.value, digits, unit), f"({ends})" if ends else "", bar.note))
     )  # fmt: skip

@@ -12,6 +12,8 @@ from crossdraft.core.records import read_record
 
 LOG = "log.jsonl"
 TRAINING = "training.json"
+SHUFFLED = " (shuffled clip)"
+"""What the name of a method ends in when it is run as its own control, see ``bench.demo``."""
 
 # what commands print with --json carries no kind; these keys tell it
 _PRINTED = {
@@ -23,16 +25,12 @@ _PRINTED = {
 
 @dataclass(frozen=True)
 class Found:
-    """One record: where it was, what it is, what it says."""
+    """One record: where it is, what to call it (its place within the folder given), what it is, what it says."""
 
     path: str
+    name: str
     kind: str
     body: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What to call it in a heading."""
-        return Path(self.path).stem
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Gathered:
         return [found for found in self.records if any(_is(found.kind, kind) for kind in kinds)]
 
     def tone(self, method: str) -> int:
-        """A method's colour, the same in every section."""
-        return self.tones.setdefault(method, len(self.tones))
+        """A method's colour, the same in every section and for its shuffled clip."""
+        return self.tones.setdefault(method.removesuffix(SHUFFLED), len(self.tones))
 
 
 @contextmanager
@@ -81,13 +79,14 @@ def gather(runs: Sequence[str | Path]) -> Gathered:
             if path.resolve() in seen:
                 continue
             seen.add(path.resolve())
-            found = _read(path)
-            if found is not None:
-                records.append(found)
+            name = str(path.relative_to(run) if run.is_dir() else Path(path.name)).removesuffix(".json")
+            read = _read(path)
+            if read is not None:
+                records.append(Found(str(path), name, *read))
             elif run.is_file():
                 raise DataError(f"{path} is not a record of crossdraft")
             else:
-                others.append(str(path))
+                others.append(f"{name}.json")
     return Gathered(tuple(records), tuple(others))
 
 
@@ -98,7 +97,7 @@ def _files(run: Path) -> Iterable[Path]:
     return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(run).parts)]
 
 
-def _read(path: Path) -> Found | None:
+def _read(path: Path) -> tuple[str, dict[str, Any]] | None:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -106,9 +105,9 @@ def _read(path: Path) -> Found | None:
     if not isinstance(body, dict):
         return None
     if isinstance(body.get("kind"), str) and "schema" in body:
-        return Found(str(path), body["kind"], _with_log(path, read_record(path, body["kind"])))
+        return body["kind"], _with_log(path, read_record(path, body["kind"]))
     printed = [kind for kind, keys in _PRINTED.items() if keys <= set(body)]
-    return Found(str(path), printed[0], body) if printed else None
+    return (printed[0], body) if printed else None
 
 
 def _with_log(path: Path, body: dict[str, Any]) -> dict[str, Any]:

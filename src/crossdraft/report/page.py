@@ -5,6 +5,7 @@ Templates escape what they are given (jinja2's autoescape). What is already mark
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -13,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 _BLANK = ("", "–")
+_FIGURE = re.compile(r"[+\-−<>= ]*\d[\d.,]*(?:e[+-]?\d+)?(?:$|[ %x,])")
+_LONG = 40
 
 
 @cache
@@ -64,15 +67,17 @@ def table(
     """Markup of a table that scrolls sideways by itself where it is wider than the screen; every cell is escaped.
 
     marks: a class for each row: "" (none), "control", "void", "good" or "bad". Columns that hold figures only are
-    set to the right.
+    set to the right, columns of long texts get room.
     """
     assert all(len(row) == len(header) for row in rows), "every row needs a cell for each column"
     marks = [""] * len(rows) if marks is None else marks
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    sides = ["num" if number and _is_figures(cells) else "" for number, cells in enumerate(columns)]
+    sides = [_side(cells) if number else "" for number, cells in enumerate(columns)]
     return str(fill("table.html", header=header, rows=list(zip(rows, marks, strict=True)), sides=sides))
 
 
-def _is_figures(cells: Sequence[str]) -> bool:
+def _side(cells: Sequence[str]) -> str:
     shown = [cell for cell in cells if cell not in _BLANK]
-    return bool(shown) and all(cell.lstrip("+-−<> ")[:1].isdigit() for cell in shown)
+    if shown and all(_FIGURE.match(cell) for cell in shown):
+        return "num"
+    return "long" if any(len(cell) > _LONG for cell in shown) else ""

@@ -29,18 +29,18 @@ def count(value: Any) -> str:
     return figure(value, 0)
 
 
-def band(low: Any, high: Any, digits: int = 2, unit: str = "") -> str:
+def band(low: Any, high: Any, digits: int = 2) -> str:
     """Both ends of an interval, "" where there is none."""
     if known(low) is None or known(high) is None:
         return ""
-    return f"{figure(low, digits)} to {figure(high, digits, unit)}"
+    return f"{figure(low, digits)} to {figure(high, digits)}"
 
 
 def estimate(body: Mapping[str, Any] | None, digits: int = 2, unit: str = "") -> str:
     """A record's ``Estimate``: the figure and its interval."""
     if body is None:
         return NOTHING
-    ends = band(body["low"], body["high"], digits, unit)
+    ends = band(body["low"], body["high"], digits)
     return figure(body["value"], digits, unit) + (f" ({ends})" if ends else "")
 
 

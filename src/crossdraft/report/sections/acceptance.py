@@ -37,8 +37,9 @@ def cosines(gathered: Gathered) -> Markup:
     parts = []
     for found in gathered.of("evaluation"):
         with reading(found):
-            if any(row["map"] for row in found.body["rows"]):
-                parts += [headline(found), _map(gathered, found.body)]
+            shown = [_map(gathered, found.body), _states(found.body)]
+            if any(shown):
+                parts += [headline(found), *shown]
     return blocks.together(parts)
 
 
@@ -52,7 +53,7 @@ def headline(found: Found) -> Markup:
 def label(row: Body) -> str:
     """A row's name, and that it is a control or void where it is."""
     marks = [mark for mark, on in (("control", row["is_control"]), ("void", row["void"] is not None)) if on]
-    return f"{row['name']} ({', '.join(marks)})" if marks else str(row["name"])
+    return ", ".join([str(row["name"]), *marks])
 
 
 def mark(row: Body) -> str:
@@ -170,24 +171,29 @@ def _runs(gathered: Gathered, body: Body) -> Markup:
             ))  # fmt: skip
     panels = [("first draft", blocks.grid(first)), ("rounds of decoding", blocks.grid(later))]
     shown = [(name, panel) for name, panel in panels if panel]
-    header = ("method", "mean run", "median", "longest", "possible mean runs", "tau", "accepted a round",
-              "draft utilisation")  # fmt: skip
-    table = [_run_row(row) for row in body["rows"]]
+    header = ("method", "top 1", "top 5", "top 10", "mean run", "median", "longest", "possible mean runs", *_DECODE)
+    table, marks = [_run_row(row) for row in body["rows"]], [mark(row) for row in body["rows"]]
     return blocks.together([
         blocks.pick("runs of", shown, buttons=True) if shown else Markup(),
         blocks.text("The line marks the mean. Void rows are in the table only.", "note"),
-        blocks.folded("Table: runs and acceptance length", header, table, [mark(row) for row in body["rows"]]),
+        blocks.folded("Table: match, runs and acceptance length", header, table, marks),
     ])  # fmt: skip
 
 
+_DECODE = {
+    "tau": "tau", "tau per request": "tau_per_request", "accepted a round": "tau_draft",
+    "draft utilisation": "draft_utilisation",
+}  # fmt: skip
+
+
 def _run_row(row: Body) -> list[str]:
-    runs, rounds = row["tokens"]["runs"], row["rounds"]
-    bounds = words.band(runs["bounds"]["minimum"], runs["bounds"]["maximum"])
-    decode = ["tau", "tau_draft", "draft_utilisation"]
+    tokens, rounds = row["tokens"], row["rounds"]
+    runs, bounds = tokens["runs"], tokens["runs"]["bounds"]
     return [
-        label(row), words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]),
-        bounds,
-        *(words.estimate(rounds[name]) if rounds else words.NOTHING for name in decode),
+        label(row), *(words.estimate(tokens[top], 3) for top in ("top1", "top5", "top10")),
+        words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]),
+        words.band(bounds["minimum"], bounds["maximum"]),
+        *(words.estimate(rounds[name]) if rounds else words.NOTHING for name in _DECODE.values()),
     ]  # fmt: skip
 
 
@@ -196,6 +202,8 @@ def _run_row(row: Body) -> list[str]:
 
 def _map(gathered: Gathered, body: Body) -> Markup:
     having = [row for row in body["rows"] if row["map"]]
+    if not having:
+        return Markup()
     edges = having[0]["map"]["edges"]
     names = [words.figure(edge, 2) for edge in edges[1:]]
     series = []
@@ -234,3 +242,19 @@ def _above_names(row: Body) -> list[str]:
 def _above(row: Body) -> list[str]:
     shares = [f"{words.estimate(a['match'], 3)}, n {a['count']:,}" for a in row["map"]["above"]]
     return [label(row), *shares, words.estimate(row["map"]["pearson"], 3)]
+
+
+def _states(body: Body) -> Markup:
+    having = [row for row in body["rows"] if row["states"]]
+    thetas = [f"Accept@{at['theta']:g}" for at in having[0]["states"]["accept_at"]] if having else []
+    table = [
+        [
+            label(row), words.estimate(row["states"]["cos_mean"], 3), words.figure(row["states"]["cos_std"], 3),
+            *(f"{words.estimate(at['share'], 3)}, run {words.estimate(at['runs']['mean'])}"
+              for at in row["states"]["accept_at"]),
+        ] for row in having
+    ]  # fmt: skip
+    title = "Table: cosines and runs above theta (diagnostics: they accept no token)"
+    return blocks.folded(
+        title, ["method", "mean cosine", "deviation", *thetas], table, [mark(row) for row in having]
+    )

@@ -81,7 +81,7 @@ def _offline(gathered: Gathered, body: Body) -> Markup:
     gaps = [f"{title}: right clip minus shuffled" for title in titles]
     header = ["method", "trained on", "parameters", *titles, *gaps, "void because"]
     return blocks.together([
-        blocks.grid(figures),
+        blocks.grid(figures, "narrow"),
         blocks.folded("Table: methods and controls", header, [_row(row) for row in body["rows"]],
                       [mark(row) for row in body["rows"]]),
     ])  # fmt: skip
@@ -115,13 +115,13 @@ def _live(gathered: Gathered, body: Body) -> Markup:
         charts.bars(f"tau, tokens a pass, {clips}", bars("tau"), rule=1.0),
         charts.bars(f"Speed-up of the whole request, measured, {clips}", bars("speedup_e2e"), unit="x", rule=1.0),
         charts.bars(f"Speed-up while decoding, measured, {clips}", bars("speedup_decode"), unit="x", rule=1.0),
-    ])  # fmt: skip
+    ], "narrow")  # fmt: skip
 
 
 def _live_label(row: Body) -> str:
     if row["drafter"] == words.PLAIN:
         return "none (plain decoding)"
-    return f"{row['drafter']} (control)" if row["is_control"] else str(row["drafter"])
+    return f"{row['drafter']}, control" if row["is_control"] else str(row["drafter"])
 
 
 def _measured(body: Body) -> Markup:
@@ -148,7 +148,7 @@ def _measured(body: Body) -> Markup:
     marks = ["bad" if not row["identical"] else "control" if row["is_control"] else "" for row in body["rows"]]
     told = (
         "Measured with a stopwatch: ratios of summed times over the same prompts and tokens. 95 % intervals over "
-        f"{words.several(body['clips'], 'clip')} drawn anew; clips of one recording are alike, so the intervals are "
+        f"{words.several(body['clips'], 'clip')} drawn anew; clips of one recording are alike, so these are "
         "rather too narrow than too wide. Slower: share of clips that took longer than plain decoding."
     )
     return blocks.rows(header, table, marks) + blocks.text(told, "note")

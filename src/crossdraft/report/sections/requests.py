@@ -65,7 +65,9 @@ def _trace(gathered: Gathered, trace: Body) -> Markup:
     for image in (*trace["frames"], *trace["events"]):
         if not _IMAGE.match(image):
             raise ValueError(f"the image '{image:.30}' of a trace is not a JPEG or PNG within the record")
-    methods = [(method["name"], _method(gathered, method)) for method in trace["methods"]]
+    # plain decoding last: nothing is drafted in it
+    order = sorted(trace["methods"], key=lambda method: method["name"] == words.PLAIN)
+    methods = [(method["name"], _method(gathered, method)) for method in order]
     return fill(
         "trace.html", question=trace["question"], frames=trace["frames"], events=trace["events"],
         methods=blocks.pick("Method", methods, sync="method") if methods else Markup(),
