@@ -36,7 +36,7 @@ def _passes(curve: Mapping[int, float]) -> Markup:
     return blocks.together([
         blocks.grid([charts.lines(
             "Cost of a target pass by its width, measured medians", [cost], x_label="new positions in the pass",
-            y_label="ms", x_names=names,
+            y_label="ms", x_names=names, y_range=(0.0, 1.05 * max(curve.values())),
         )]),
         blocks.folded("Table: verify cost ratio v(w)", ("width", "ms", "v(w)"), body),
     ])  # fmt: skip
@@ -70,8 +70,8 @@ def answers(gathered: Gathered) -> Markup:
         "record",
         "question",
         "drafter",
-        "rule",
-        "passes are",
+        "output",
+        "arithmetic",
         "tokens",
         "rounds",
         "tau",
@@ -86,7 +86,7 @@ def benches(gathered: Gathered) -> Markup:
     parts = []
     for found in gathered.of("bench-*", "demo"):
         with reading(found):
-            parts += [blocks.heading(f"{found.kind}: {found.name}"), *_bench(found.body)]
+            parts += [blocks.heading(found.name), *_bench(found.body)]
     return blocks.together(parts)
 
 
