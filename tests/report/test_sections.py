@@ -68,7 +68,8 @@ def test_a_section_without_its_record_is_not_shown(run_folder: Path, record: str
 def test_the_summary_says_what_was_measured(shown: dict[str, str]) -> None:
     told = plain(shown["summary"])
     assert "live, 12 clips: 'cross_modal' is measured at" in told and "95 % interval" in told
-    assert "beside 2.24 of the best control ('memory')" in told
+    assert re.search(r"best control, whole requests: 'cross_modal' [\d.]+x \(.*?\), tau 3\.49; 'memory' ", told)
+    assert told.count("It is ahead, their intervals are apart.") == 2
     assert "lossless, all answers are identical to plain decoding's" in told
     assert "60 samples, 95 % intervals over 6 recordings" in told
     assert "the right clip adds" in told and "1 row void and in no comparison: l1 (reads its answer)" in told
@@ -79,18 +80,23 @@ def test_the_summary_says_what_was_measured(shown: dict[str, str]) -> None:
 def test_no_gain_and_a_lossy_method_are_said_aloud(tmp_path: Path, live: dict[str, Any]) -> None:
     body = copy.deepcopy(live)
     for row in body["rows"]:
-        row["speedup_e2e_interval"] = [0.8, 1.1]
+        row["speedup_e2e"], row["speedup_e2e_interval"] = 1.0, [0.8, 1.1]
         row["identical"] = row["drafter"] != "memory"
-        if row["drafter"] == "memory":
-            row["tau"] = 9.0
     made = one(tmp_path, "live", body)
     told = plain(made["summary"])
     assert "nothing was gained for certain" in told and "NOT lossless: answers of memory differ" in told
-    assert "the second sensor adds nothing that a control does not" in told
+    assert "Nothing is reached that a control does not reach" in told
     assert made["speed"].count('<tr class="bad">') == 1 and "NOT lossless" in plain(made["speed"])
     assert "NOT lossless" in plain(made["controls"])
     body["rows"] = [row for row in body["rows"] if not row["is_control"]]
     assert "no control was run" in plain(one(tmp_path, "live", body)["summary"])
+
+
+def test_being_ahead_by_less_than_the_intervals_is_not_certain(tmp_path: Path, evaluation: dict[str, Any]) -> None:
+    body = copy.deepcopy(evaluation)
+    memory = next(row for row in body["rows"] if row["name"] == "memory")
+    memory["rounds"]["tau"]["high"] = body["rows"][0]["rounds"]["tau"]["value"]
+    assert "ahead, but not for certain" in plain(one(tmp_path, "evaluation", body)["summary"])
 
 
 def test_a_contribution_that_is_not_shown_is_called_so(tmp_path: Path, evaluation: dict[str, Any]) -> None:

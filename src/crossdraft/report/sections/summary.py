@@ -63,14 +63,29 @@ def _beside_controls(over: str, methods: list[Body], controls: list[Body]) -> It
     if not controls:
         yield "open", f"{over}: no control was run beside the methods, so what they gain is owed to nothing yet."
         return
-    best, control = (max(side, key=lambda row: row["tau"]) for side in (methods, controls))
-    ahead = best["tau"] > control["tau"]
-    yield (
-        "good" if ahead else "bad",
-        f"{over}: tau {best['tau']:.2f} ('{best['drafter']}') beside {control['tau']:.2f} of the best control "
-        f"('{control['drafter']}')"
-        + ("." if ahead else ": the second sensor adds nothing that a control does not."),
+    best, control = (max(side, key=lambda row: row["speedup_e2e"]) for side in (methods, controls))
+    tone, how = _beside(_speed(best), _speed(control))
+    sides = (
+        f"'{row['drafter']}' {words.estimate(_speed(row), unit='x')}, tau {words.figure(row['tau'])}"
+        for row in (best, control)
     )
+    yield tone, f"{over}: the best method beside the best control, whole requests: {'; '.join(sides)}. {how}"
+
+
+def _speed(row: Body) -> Body:
+    low, high = row["speedup_e2e_interval"]
+    return {"value": row["speedup_e2e"], "low": low, "high": high}
+
+
+def _beside(best: Body, control: Body) -> Finding:
+    """Whether a method is ahead of its best control: for certain only where their intervals are apart."""
+    value, low = (words.known(best[end]) for end in ("value", "low"))
+    beaten, high = (words.known(control[end]) for end in ("value", "high"))
+    if value is None or beaten is None or value <= beaten:
+        return "bad", "Nothing is reached that a control does not reach."
+    if low is None or high is None or low <= high:
+        return "open", "It is ahead, but not for certain: their intervals overlap."
+    return "good", "It is ahead, their intervals are apart."
 
 
 # --- offline ----------------------------------------------------------------------------------------------------
@@ -92,11 +107,10 @@ def _evaluation(found: Found) -> Iterator[Finding]:
         if control is None:
             yield "open", f"{told}; no control stands beside it."
         else:
-            ahead = _value(best, name) > _value(control, name)
-            yield (
-                "good" if ahead else "bad",
-                f"{told}, best control {words.estimate(figure_of(control, name))} ('{control['name']}').",
-            )
+            own, other = figure_of(best, name), figure_of(control, name)
+            assert own is not None and other is not None, "chosen because they have it"
+            tone, how = _beside(own, other)
+            yield tone, f"{told}, best control {words.estimate(other)} ('{control['name']}'). {how}"
         yield from _contribution(over, best, name)
     void = [row["name"] for row in body["rows"] if row["void"] is not None]
     if void:
