@@ -11,8 +11,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from crossdraft.adapters import Adapter
+from crossdraft.adapters.base import DRAFT
 from crossdraft.adapters.checkpoint import load_adapter
 from crossdraft.adapters.lora import L6
+from crossdraft.bench.overheads import adapter_ms
 from crossdraft.bench.profile import LatencyProfile, cached, measure
 from crossdraft.bench.verdict import rounds_of
 from crossdraft.bench.workbench import Report, Workbench, silent
@@ -319,6 +322,19 @@ class _Speaker:
     tokenizer: Tokenizer
 
 
+def fitting_adapter(path: str | Path, pair: Pair) -> Adapter:
+    """The adapter of a checkpoint, on the target's device. CheckpointError unless it has the pair's widths,
+    SettingError when it reads an event model's states and there is none."""
+    adapter, card = load_adapter(path, device=_device(pair.target))
+    own = pair.event_model
+    if own is None and DRAFT in adapter.inputs:
+        raise SettingError(f"adapter '{card.level}' reads an event model's states; give one with --event-model")
+    width = card.width_in if own is None else own.hidden_size
+    name = "none" if own is None else own.name
+    card.check_widths(event_model=name, width_in=width, target=pair.target.name, width_out=pair.target.hidden_size)
+    return adapter
+
+
 def check_vocabulary(target: Speaks, event_model: Speaks) -> None:
     """SettingError unless both models cut text into the same ids; a drafted id must mean the same to the target."""
     ours, theirs = target.tokenizer.encode(PROBE), event_model.tokenizer.encode(PROBE)
@@ -419,8 +435,13 @@ def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Repo
     return profile
 
 
-def profile_pair(pair: Pair, *, refresh: bool = False, report: Report = silent) -> LatencyProfile:
-    """``costs_for`` on a made-up second of noise: eight frames and 20,000 events, whatever the pair looks at."""
+def profile_pair(
+    pair: Pair, *, adapter: Adapter | None = None, refresh: bool = False, report: Report = silent
+) -> LatencyProfile:
+    """``costs_for`` on a made-up second of noise: eight frames and 20,000 events, whatever the pair looks at.
+
+    adapter: measured beside it, anew each time.
+    """
     rng = np.random.default_rng(0)
     times = np.arange(8, dtype=np.int64) * 125_000
     frames = VideoFrames(rng.integers(0, 256, (8, 240, 320, 3), dtype=np.uint8), times, "noise")
@@ -434,7 +455,13 @@ def profile_pair(pair: Pair, *, refresh: bool = False, report: Report = silent) 
         pair.target.encode(prompt)
     except DataError:  # a text-only target
         prompt = replace(prompt, video=None)
-    return costs_for(pair, prompt, refresh=refresh, report=report)
+    profile = costs_for(pair, prompt, refresh=refresh, report=report)
+    if adapter is None:
+        return profile
+    on_gpu = _device(pair.target).startswith("cuda")
+    return replace(
+        profile, adapter_ms=adapter_ms(adapter, pair.target, sync=torch.cuda.synchronize if on_gpu else None)
+    )
 
 
 # --- drafters ---------------------------------------------------------------------------------------------------

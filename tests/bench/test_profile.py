@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_a_rising_curve_stays_rising(heights: list[float], at: int) -> None:
 def test_a_profile_survives_the_disk(tmp_path: Path) -> None:
     save(profile(event_token_ms=3.0), tmp_path / "p.json")
     assert load(tmp_path / "p.json") == profile(event_token_ms=3.0)
+
+
+def test_a_record_from_before_there_were_overheads_is_read(tmp_path: Path) -> None:
+    save(profile(overhead_ms=1.0, contention=1.5, overlapped_ms=40.0, adapter_ms=0.5), tmp_path / "p.json")
+    body = json.loads((tmp_path / "p.json").read_text())
+    for name in ("overhead_ms", "contention", "overlapped_ms", "adapter_ms"):
+        assert body["profile"].pop(name) is not None
+    (tmp_path / "p.json").write_text(json.dumps(body))
+    assert load(tmp_path / "p.json") == profile()
 
 
 def test_it_is_measured_once_for_each_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

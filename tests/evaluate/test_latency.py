@@ -144,7 +144,7 @@ def test_a_wider_pass_is_never_believed_to_cost_less() -> None:
     ("window", "contention", "lead", "first", "free"),
     [
         ("own-device", 1.0, 220.0, 300.0, 111), ("own-device", 2.0, 220.0, 300.0, 111),
-        ("overlapped", 1.5, 320.0, 400.0, 161), ("off", 1.0, -80.0, 380.0, 0), ("sequential", 1.5, -80.0, 380.0, 0),
+        ("overlapped", 1.5, 370.0, 450.0, 186), ("off", 1.0, -80.0, 380.0, 0), ("sequential", 1.5, -80.0, 380.0, 0),
     ],
 )  # fmt: skip
 def test_what_each_window_hides(window: str, contention: float, lead: float, first: float, free: int) -> None:
@@ -265,6 +265,23 @@ def test_the_profile_of_this_package_is_understood() -> None:
     own = times_from_profile(asdict(profile))
     assert own.window == "own-device" and own.origin("window") == "measured"
     assert own.pass_ms(4) == profile.pass_ms(4)
+
+
+def test_what_was_measured_besides_passes_is_measured() -> None:
+    own = times_from_profile({**PROFILE, "overhead_ms": 1.5, "contention": 1.25, "adapter_ms": None})
+    assert (own.overhead_ms, own.contention, own.adapter_ms) == (1.5, 1.25, 0.0)
+    assert own.origin("overhead_ms") == own.origin("contention") == "measured"
+    assert own.origin("adapter_ms") == "assumed"
+
+
+def test_a_measured_adapter_is_a_part_of_every_drafted_token() -> None:
+    plain = times_from_profile(PROFILE)
+    own = times_from_profile({**PROFILE, "adapter_ms": 0.5})
+    assert (own.draft_step_ms, own.adapter_ms) == (3.5, 0.0)
+    assert own.origin("adapter_ms") == own.origin("draft_step_ms") == "measured"
+    assert round_ms(own, 6) == pytest.approx(round_ms(plain, 6) + 6 * 0.5)
+    given = times_from_profile({**PROFILE, "adapter_ms": 0.5}, adapter_ms=2.0)
+    assert given.adapter_ms == 2.0 and given.origin("adapter_ms") == "assumed"
 
 
 def test_a_figure_given_by_hand_wins_and_is_assumed() -> None:

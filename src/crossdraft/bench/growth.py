@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossdraft.bench.profile import median_ms
+from crossdraft.bench.stopwatch import median_ms
 from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.clock import Clock
 from crossdraft.core.prompt import Prompt

@@ -7,19 +7,22 @@ event model runs. Everything here is a stopwatch's median in milliseconds; nothi
 import hashlib
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from crossdraft.adapters import Adapter
+from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
+from crossdraft.bench.stopwatch import Now, median_ms, medians_ms, rooted
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.protocols import VLM, VLMSession
+from crossdraft.core.protocols import VLM
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record, write_record
 from crossdraft.core.types import Draft
@@ -35,6 +38,10 @@ class LatencyProfile:
 
     target_pass_ms: new positions in one target pass -> time; key 1 is a plain step. Event model times are None
     without an event model. ``context`` is the number of cached positions the passes were measured behind.
+    adapter_ms: an adapter and the target's head for one drafted token; None without an adapter.
+    overhead_ms: what a drafting round takes besides its passes. contention: the target's encode and prefill take so
+    many times as long beside the event model on the same device; overlapped_ms: until both have prefilled then.
+    These three are None without an event model and in older records.
     """
 
     target_encode_ms: float
@@ -44,6 +51,10 @@ class LatencyProfile:
     event_encode_ms: float | None = None
     event_prefill_ms: float | None = None
     event_token_ms: float | None = None
+    adapter_ms: float | None = None
+    overhead_ms: float | None = None
+    contention: float | None = None
+    overlapped_ms: float | None = None
     device: str = "cpu"
     own_device: bool = False
     threads: int = 1
@@ -59,62 +70,42 @@ class LatencyProfile:
         return {width: ms / self.target_pass_ms[1] for width, ms in self.target_pass_ms.items()}
 
 
-def median_ms(
-    run: Callable[[], Any],
-    repeats: int,
-    budget_ms: float = 2000.0,
-    sync: Callable[[], None] | None = None,
-    now: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Median time of ``run()`` after one warm-up; stops early when ``budget_ms`` is spent (3 runs at least)."""
-    sync = sync or (lambda: None)
-    run()
-    sync()
-    times: list[float] = []
-    while len(times) < repeats and (len(times) < 3 or sum(times) < budget_ms):
-        start = now()
-        run()
-        sync()
-        times.append((now() - start) * 1e3)
-    return statistics.median(times)
-
-
 def measure(
-    target: VLM, event_model: VLM | None, prompt: Prompt, *, repeats: int = 9, device: str = "cpu",
-    widths: Sequence[int] = WIDTHS, report: Report = lambda what, done, total: None,
+    target: VLM, event_model: VLM | None, prompt: Prompt, *, adapter: Adapter | None = None, repeats: int = 9,
+    device: str = "cpu", widths: Sequence[int] = WIDTHS, report: Report = lambda what, done, total: None,
+    now: Now = time.perf_counter,
 ) -> LatencyProfile:  # fmt: skip
     """Measure the pair on ``prompt``. The passes repeat one score without committing, behind the prompt."""
     sync = torch.cuda.synchronize if device.startswith("cuda") else None
-    stages = len(widths) + 3
-    report("target: encode and prefill", 0, stages)
-    encode = median_ms(lambda: target.encode(prompt), 3, sync=sync)
+    stages = ("target: encode and prefill", "target: passes", "event model", "both side by side", "a round")
+    report(stages[0], 0, len(stages))
+    encode = median_ms(lambda: target.encode(prompt), 3, sync=sync, now=now)
     encoded = target.encode(prompt)
-    prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync)
+    prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync, now=now)
+    report(stages[1], 1, len(stages))
     session = rooted(target, encoded, max(widths) + 8)
-    passes: dict[int, float] = {}
-    for done, width in enumerate(widths):
-        report(f"target: pass over {width}", done + 1, stages)
-        draft = Draft.chain([1 + i % 7 for i in range(width - 1)])
-        passes[width] = median_ms(lambda draft=draft: session.score(draft), repeats, sync=sync)  # type: ignore[misc]
+    drafts = {width: Draft.chain([1 + i % 7 for i in range(width - 1)]) for width in widths}
+    passes = medians_ms(
+        {width: partial(session.score, draft) for width, draft in drafts.items()}, repeats, sync=sync, now=now
+    )
     own: dict[str, Any] = {}
     if event_model is not None:
-        report("event model", stages - 2, stages)
-        own["event_encode_ms"] = median_ms(lambda: event_model.encode(prompt), 3, sync=sync)
+        report(stages[2], 2, len(stages))
+        own["event_encode_ms"] = median_ms(lambda: event_model.encode(prompt), 3, sync=sync, now=now)
         seen = event_model.encode(prompt)
-        own["event_prefill_ms"] = median_ms(lambda: event_model.prefill(seen, room=8), 3, sync=sync)
+        own["event_prefill_ms"] = median_ms(lambda: event_model.prefill(seen, room=8), 3, sync=sync, now=now)
         drafting = rooted(event_model, seen, 8)
-        own["event_token_ms"] = median_ms(lambda: drafting.score(Draft.chain([])), repeats, sync=sync)
+        own["event_token_ms"] = median_ms(lambda: drafting.score(Draft.chain([])), repeats, sync=sync, now=now)
+        report(stages[3], 3, len(stages))
+        own["contention"], own["overlapped_ms"] = side_by_side(target, event_model, prompt, now=now)
+        report(stages[4], 4, len(stages))
+        own["overhead_ms"] = overhead_ms(target, event_model, prompt, rounds=repeats, sync=sync, now=now)
+    if adapter is not None:
+        own["adapter_ms"] = adapter_ms(adapter, target, repeats=repeats, sync=sync, now=now)
     return LatencyProfile(
         target_encode_ms=encode, target_prefill_ms=prefill, target_pass_ms=passes, context=session.length,
         device=device, threads=torch.get_num_threads(), measured=provenance(), **own,
     )  # fmt: skip
-
-
-def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
-    """A session right after its prefill, with the model's own first token as root."""
-    session = model.prefill(encoded, room=room)
-    session.commit((), int(session.first.logits[-1].argmax()))
-    return session
 
 
 def cache_dir() -> Path:

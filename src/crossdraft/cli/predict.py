@@ -116,6 +116,7 @@ def _print_times(times: "Times") -> None:
     for name, figure in _origins(times).items():
         value = figure["value"]
         shown = "  ".join(f"{rows}: {ms:g}" for rows, ms in value.items()) if isinstance(value, dict) else value
+        shown = round(shown, 3) if isinstance(shown, float) else shown
         facts[name] = f"{shown} ({figure['origin']})"
     output.print_facts(facts)
 

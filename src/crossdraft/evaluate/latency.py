@@ -3,7 +3,8 @@
 Notation, in milliseconds unless said: t a plain step of the target; V(w) a target pass over w new positions and
 v(w) = V(w) / t; t_d a draft step of the event model; E and P encode and prefill, of the target (_t) and of the
 event model (_d); a the adapter; o what a drafting round costs besides; kappa by what factor a shared device
-stretches the target's prefill; N tokens of the answer, the first of which comes from the target's prefill.
+stretches the target's encode and prefill; N tokens of the answer, the first of which comes from the target's
+prefill.
 
 Everything returned here is *modelled*. What it is made of is a stopwatch's reading or an assumption, and ``Times``
 says which of the two each figure is.
@@ -31,6 +32,8 @@ _OF_PROFILE = {
     "event_encode_ms": "event_encode_ms",
     "event_prefill_ms": "event_prefill_ms",
     "event_token_ms": "draft_step_ms",
+    "overhead_ms": "overhead_ms",
+    "contention": "contention",
 }
 
 
@@ -40,10 +43,11 @@ class Times:
 
     verify_ms: rows of a target pass -> its time, one entry of 2 rows or more at least; one row is ``step_ms``. A
         wider pass that was measured to cost less than a narrower one counts as much as that one.
-    draft_step_ms: one more drafted token; 0 for a drafter that looks its tokens up. event_*: 0 without a model.
-    adapter_ms: mapping one draft's states into the target's space, once for each draft.
+    draft_step_ms: one more drafted token, with an adapter that it passes through; 0 for a drafter that looks its
+        tokens up. event_*: 0 without a model.
+    adapter_ms: mapping one draft's states into the target's space where that is done once for each draft.
     overhead_ms: whatever else a drafting round costs, such as reading what was said instead of the last draft.
-    contention: the target's prefill takes so many times as long while the event model shares its device.
+    contention: the target's encode and prefill take so many times as long while the event model shares its device.
     window: when the event model runs, as in ``decode.window``.
     assumed: names of the figures that no stopwatch gave; all others are measured.
     """
@@ -101,6 +105,7 @@ def times_from_profile(profile: Mapping[str, Any], **given: Any) -> Times:
     """``Times`` of a latency profile: what the profile holds is measured, all else is assumed.
 
     profile: the dictionary that ``crossdraft profile --json`` prints or the ``profile`` of the record it keeps.
+    A measured adapter is run for every drafted token: its time becomes part of draft_step_ms, and adapter_ms 0.
     given: figures by the names of ``Times`` that the profile lacks or that shall replace the profile's; they count
         as assumed. DataError when the profile is damaged, SettingError when a figure is still missing.
     """
@@ -113,6 +118,9 @@ def times_from_profile(profile: Mapping[str, Any], **given: Any) -> Times:
         for theirs, ours in _OF_PROFILE.items():
             if profile.get(theirs) is not None:
                 measured[ours] = float(profile[theirs])
+        if profile.get("adapter_ms") is not None:
+            measured["draft_step_ms"] = measured.get("draft_step_ms", 0.0) + float(profile["adapter_ms"])
+            measured["adapter_ms"] = 0.0
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"the latency profile is damaged ({error!r}); measure again: crossdraft profile") from error
     if profile.get("own_device"):
@@ -174,7 +182,7 @@ def best_length(times: Times, alphas: Sequence[float]) -> int:
 
 
 def lead_ms(times: Times) -> float:
-    """(E_t + kappa P_t) - (E_d + P_d), ms: how much sooner than the target the event model is ready, negative when
+    """kappa (E_t + P_t) - (E_d + P_d), ms: how much sooner than the target the event model is ready, negative when
     it is late. Without a hiding window the target waits for all of it: -(E_d + P_d). Source: project derivation."""
     event = times.event_encode_ms + times.event_prefill_ms
     return _target_ms(times) - event if times.window in HIDING else -event
@@ -186,8 +194,8 @@ def window_ms(times: Times) -> float:
 
 
 def first_token_ms(times: Times) -> float:
-    """Time until target and event model have prefilled, ms: max(E_t + kappa P_t, E_d + P_d) where the window hides
-    one behind the other, else E_t + P_t + E_d + P_d. Source: project derivation."""
+    """Time until target and event model have prefilled, ms: max(kappa (E_t + P_t), E_d + P_d) where the window
+    hides one behind the other, else E_t + P_t + E_d + P_d. Source: project derivation."""
     return _target_ms(times) + max(0.0, -lead_ms(times))
 
 
@@ -263,7 +271,7 @@ def speculative_ms(times: Times, tokens: int, tau: float, drafted: int) -> float
 
 
 def hidden_ms(times: Times, tokens: float, accepted: float, drafted: int, speedup: float = 1.0) -> float:
-    """T_hide = max(E_t + kappa P_t, E_d + P_d + (g0 - 1) t_d) + a + V(g + 1) + max(0, N - 2 - A0) t / S_dec, ms.
+    """T_hide = max(kappa (E_t + P_t), E_d + P_d + (g0 - 1) t_d) + a + V(g + 1) + max(0, N - 2 - A0) t / S_dec, ms.
 
     One draft of g = ``drafted`` tokens from the window, of which A0 = ``accepted`` are right; what is left is
     decoded ``speedup`` times as fast as plainly. g = 0: nothing is verified and every further token is decoded.
@@ -295,4 +303,4 @@ def amdahl_ceiling(times: Times, tokens: int) -> float:
 
 def _target_ms(times: Times) -> float:
     stretch = times.contention if times.window == "overlapped" else 1.0
-    return times.target_encode_ms + stretch * times.target_prefill_ms
+    return stretch * (times.target_encode_ms + times.target_prefill_ms)

@@ -1,0 +1,51 @@
+"""Medians of repeated runs, taken so that whatever else the machine does falls on all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from crossdraft.core.protocols import VLM, VLMSession
+
+Now = Callable[[], float]
+Sync = Callable[[], None] | None
+K = TypeVar("K")
+
+
+def median_ms(
+    run: Callable[[], Any], repeats: int, budget_ms: float = 2000.0, sync: Sync = None,
+    now: Now = time.perf_counter,
+) -> float:  # fmt: skip
+    """Median time of ``run()`` after one warm-up; stops early when ``budget_ms`` is spent (3 runs at least)."""
+    return medians_ms({0: run}, repeats, budget_ms, sync, now)[0]
+
+
+def medians_ms(
+    runs: Mapping[K, Callable[[], Any]], repeats: int, budget_ms: float = 2000.0, sync: Sync = None,
+    now: Now = time.perf_counter,
+) -> dict[K, float]:  # fmt: skip
+    """Median time of each run, taken in turn, after one warm-up of all.
+
+    sync: waits for the device. Stops early when ``budget_ms`` a run is spent (3 of each at least).
+    """
+
+    def once(run: Callable[[], Any]) -> float:
+        start = now()
+        run()
+        if sync is not None:
+            sync()
+        return (now() - start) * 1e3
+
+    for run in runs.values():
+        once(run)
+    rows: list[list[float]] = []
+    while len(rows) < repeats and (len(rows) < 3 or sum(map(sum, rows)) < budget_ms * len(runs)):
+        rows.append([once(run) for run in runs.values()])
+    return {name: statistics.median(column) for name, column in zip(runs, zip(*rows, strict=True), strict=True)}
+
+
+def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
+    """A session right after its prefill, with the model's own first token as root; waits for the device."""
+    session = model.prefill(encoded, room=room)
+    session.commit((), int(session.first.logits[-1].argmax()))
+    return session
