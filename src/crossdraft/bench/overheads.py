@@ -76,8 +76,8 @@ def overhead_ms(
 ) -> float | None:  # fmt: skip
     """Median of what a round of ``DRAFTED`` drafted tokens takes besides a pass for each of them and the target's.
 
-    Such as reading on the event model what was said instead, both commits, and the loop itself. None when the event
-    model cannot follow the target's words.
+    Such as going back to the verified text, both commits, and the loop itself. None when the event model cannot
+    follow the target's words.
     """
     clock = Clock(now, sync)
     own, verifying = _Timed(event_model, clock), _Timed(target, clock)
