@@ -13,7 +13,7 @@ import torch
 
 from crossdraft.adapters import Adapter
 from crossdraft.adapters.base import DRAFT
-from crossdraft.adapters.checkpoint import load_adapter
+from crossdraft.adapters.checkpoint import load_adapter, read_card
 from crossdraft.adapters.lora import L6
 from crossdraft.bench.overheads import adapter_ms
 from crossdraft.bench.profile import LatencyProfile, cached, measure
@@ -65,6 +65,7 @@ class Plan:
     target: str
     event_model: str | None
     drafter: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,20 +242,26 @@ def plan_pair(
     drafter: str | None = None,
     prompt: Prompt | None = None,
     *,
+    adapter: str | Path | None = None,
     both: bool = False,
 ) -> Plan:
     """Decide what to load and refuse what cannot work before any weight is read.
 
     event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
-    drafter: "auto" takes memory for a stream and prompt lookup otherwise. both: the event model is wanted, whoever
-    drafts. Raises SettingError for an unknown drafter, for a drafter without what it needs, for vocabularies that
-    differ, for an event model that is wanted and not named.
+    drafter: "auto" takes cross_modal with an adapter, memory for a stream and prompt lookup otherwise. adapter: a
+    file. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a drafter
+    without what it needs, for vocabularies that differ, for an event model that is wanted and not named;
+    CheckpointError for a file that is no adapter.
     """
     if event_model is None:
         event_model = NANO if target == NANO else "none"
     chosen = None if event_model == "none" else event_model
+    if adapter is not None:
+        read_card(adapter)
     if drafter == "auto":
-        drafter = default_drafter(prompt)
+        drafter = default_drafter(prompt) if adapter is None else "cross_modal"
+    if adapter is not None and drafter not in (None, "cross_modal"):
+        raise SettingError(f"an adapter drafts with 'cross_modal', not with '{drafter}'; choose that or no adapter")
     if drafter is not None:
         find("drafter", dict.fromkeys(DRAFTERS, "builtins:object"), drafter)
     if drafter in EVENT_DRAFTERS:
@@ -271,7 +278,7 @@ def plan_pair(
         )
     if drafter is not None and drafter not in EVENT_DRAFTERS and not both:
         chosen = None  # nobody would use it
-    plan = Plan(str(target), chosen, drafter or "none")
+    plan = Plan(str(target), chosen, drafter or "none", None if adapter is None else str(adapter))
     if chosen is not None:
         sizes = [_vocab_size(_config_text(ref, role)) for ref, role in ((target, "target"), (chosen, "event"))]
         if None not in sizes and abs(sizes[0] - sizes[1]) > MAX_ADDED_TOKENS:  # type: ignore[operator]
@@ -285,11 +292,14 @@ def default_drafter(prompt: Prompt | None) -> str:
 
 
 def load_pair(plan: Plan, *, dtype: str = "auto", device: str = "auto", threads: int | None = None) -> Pair:
-    """Load what ``plan`` names. SettingError when the two do not speak the same tokens."""
+    """Load what ``plan`` names, an adapter 'l6' merged into the event model. SettingError when the two do not speak
+    the same tokens, CheckpointError when an adapter does not fit them."""
     target = load_target(plan.target, dtype=dtype, device=device, threads=threads)
     if plan.event_model is None:
         return Pair(target, None)
-    event_model = load_event_model(plan.event_model, dtype=dtype, device=device, threads=threads)
+    event_model = load_event_model(
+        plan.event_model, dtype=dtype, device=device, threads=threads, lora=lora_of(plan.adapter)
+    )
     check_vocabulary(target, event_model)
     return Pair(target, event_model)
 
@@ -320,6 +330,11 @@ class _Speaker:
     name: str
     vocab_size: int
     tokenizer: Tokenizer
+
+
+def lora_of(adapter: str | Path | None) -> str | Path | None:
+    """``adapter`` if it is one that changes the event model itself. CheckpointError for a file that is none."""
+    return adapter if adapter is not None and read_card(adapter).level == L6.name else None
 
 
 def fitting_adapter(path: str | Path, pair: Pair) -> Adapter:
@@ -473,13 +488,17 @@ def make_drafter(
     target: VLM,
     event_model: VLM | None = None,
     memory: StreamMemory | None = None,
+    adapter: str | Path | Adapter | None = None,
+    length: int | None = None,
     costs: CostCurve | None = None,
 ) -> Drafter:
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
-    memory: for "memory"; None makes an empty one. costs: of the target's passes; None takes what was measured for
-    the pair, or measures it now. Raises SettingError for an unknown name and when the event model is missing or of
-    another vocabulary.
+    memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
+    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for "cross_modal", tokens of
+    every draft; None: as many as pay. costs: of the target's passes; None takes what was measured for the pair, or
+    measures it now. Raises SettingError for an unknown name and when the event model is missing or of another
+    vocabulary, CheckpointError for an adapter that does not fit.
     """
     kind = find("drafter", DRAFTERS, name)
     if name == "none":
@@ -487,6 +506,8 @@ def make_drafter(
         return plain
     if name in EVENT_DRAFTERS and event_model is None:
         raise SettingError(f"drafter '{name}' needs an event model; give one with --event-model")
+    if name != "cross_modal" and (adapter is not None or length is not None):
+        raise SettingError(f"adapter and length are for 'cross_modal', not for '{name}'")
     if costs is None:
         costs = profile_pair(Pair(target, event_model))
     settings: dict[str, Any] = {"costs": costs}
@@ -499,11 +520,27 @@ def make_drafter(
         check_vocabulary(target, event_model)
         # half of its context is plenty for an answer, and leaves the other half to the prompt
         room = min(512, event_model.max_positions // 2)
+        fitting = _fitting(adapter, Pair(target, event_model))
+        token_ms = getattr(costs, "event_token_ms", None)
+        if fitting is not None and token_ms is not None:
+            token_ms += adapter_ms(fitting, target)
         settings |= {
-            "event_model": event_model, "token_ms": getattr(costs, "event_token_ms", None), "room": room,
+            "event_model": event_model, "token_ms": token_ms, "room": room, "adapter": fitting, "length": length,
         }  # fmt: skip
     made: Drafter = kind(**settings)
     return made
+
+
+def _fitting(adapter: str | Path | Adapter | None, pair: Pair) -> Adapter | None:
+    if adapter is None:
+        return None
+    fitting = adapter if isinstance(adapter, Adapter) else fitting_adapter(adapter, pair)
+    source = _sources.get(pair.event_model)
+    if isinstance(fitting, L6) and source is not None and source.lora is None:
+        raise SettingError(
+            "adapter 'l6' changes the event model; load it with that: load_event_model(..., lora=FILE)"
+        )
+    return fitting
 
 
 def open_memory(path: str | Path | None) -> StreamMemory:
@@ -636,6 +673,7 @@ def generate(
     event_model: VLM | None = None,
     drafter: str | Drafter = "auto",
     memory: StreamMemory | None = None,
+    adapter: str | Path | None = None,
     stream_id: str | None = None,
     history: Sequence[tuple[str, str]] = (),
     max_new_tokens: int = 128,
@@ -651,7 +689,8 @@ def generate(
     """The target's own answer to ``question``, token for token, with the help of a drafter.
 
     drafter: a name of ``crossdraft list``, or one made by ``make_drafter``, which keeps what it learned.
-    "auto": memory where a ``stream_id`` is given, else prompt lookup. memory: of the streams, see ``open_memory``.
+    "auto": cross_modal with an ``adapter``, memory where a ``stream_id`` is given, else prompt lookup.
+    memory: of the streams, see ``open_memory``. adapter: see ``make_drafter``.
     The first call measures the pair's passes (a second or so for small models) and keeps that on disk.
     Raises DataError, SettingError; see ``make_prompt`` for the other arguments.
     """
@@ -669,8 +708,11 @@ def generate(
         check_vocabulary(target, event_model)
     costs = costs_for(Pair(target, event_model), prompt)
     if isinstance(drafter, str):
-        name = default_drafter(prompt) if drafter == "auto" else drafter
-        drafter = make_drafter(name, target=target, event_model=event_model, memory=memory, costs=costs)
+        chosen = default_drafter(prompt) if adapter is None else "cross_modal"
+        drafter = make_drafter(
+            chosen if drafter == "auto" else drafter, target=target, event_model=event_model, memory=memory,
+            adapter=adapter, costs=costs,
+        )  # fmt: skip
     if drafter.needs.events and prompt.events is None:
         raise SettingError(f"drafter '{drafter.name}' needs an event recording; give one as events")
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
