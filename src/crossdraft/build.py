@@ -47,6 +47,8 @@ from crossdraft.verify import rule_for
 
 NANO, NANO_DISTILLED = "nano", "nano-distilled"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+CHANGED = "+l6"
+"""What the name of an event model ends with that a LoRA was merged into."""
 EVENT_DRAFTERS = ("cross_modal",)
 
 # vocabularies of one family differ by a handful of added special tokens at most
@@ -55,7 +57,7 @@ MAX_THREADS = 1024
 PROBE = "A red car moves quickly to the left; 2 people wait. <x> [Y] 0.75 km/h, naïve\n\tindeed?"
 
 _sources: WeakKeyDictionary[Any, "Source"] = WeakKeyDictionary()
-_profiles: WeakKeyDictionary[Any, LatencyProfile] = WeakKeyDictionary()
+_profiles: WeakKeyDictionary[Any, WeakKeyDictionary[Any, LatencyProfile]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def load_event_model(
     model = _load(ref, "event", dtype, device, threads, family, change)
     if lora is not None:
         _sources[model] = replace(_sources[model], lora=str(lora))
+        model.name += CHANGED  # its states are another model's
     return model
 
 
@@ -429,11 +432,28 @@ def _frames(video: str | Path | VideoFrames | None, image: str | Path | None) ->
 # --- costs -------------------------------------------------------------------------------------------------------
 
 
-def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Report = silent) -> LatencyProfile:
-    """What passes of this pair cost here: kept from an earlier run, else measured now on ``prompt`` and kept."""
-    known = _profiles.get(pair.target)
+def costs_for(
+    pair: Pair, prompt: Prompt, *, adapter: Adapter | None = None, refresh: bool = False, report: Report = silent
+) -> LatencyProfile:
+    """What passes of this pair cost here: kept from an earlier run, else measured now on ``prompt`` and kept.
+
+    adapter: measured beside it, anew each time.
+    """
+    profile = _pair_costs(pair, prompt, refresh, report)
+    if adapter is None:
+        return profile
+    on_gpu = _device(pair.target).startswith("cuda")
+    return replace(
+        profile, adapter_ms=adapter_ms(adapter, pair.target, sync=torch.cuda.synchronize if on_gpu else None)
+    )
+
+
+def _pair_costs(pair: Pair, prompt: Prompt, refresh: bool, report: Report) -> LatencyProfile:
     event_model = pair.event_model if prompt.events is not None else None
-    if known is not None and not refresh and (event_model is None or known.event_token_ms is not None):
+    # what is known of a target beside any event model serves for the target alone
+    profiles = _profiles.setdefault(pair.target, WeakKeyDictionary())
+    known = profiles.get(event_model) if event_model is not None else next(iter(profiles.values()), None)
+    if known is not None and not refresh:
         return known
     models = {"target": pair.target, "event": event_model}
     sources = {role: _sources.get(model) if model is not None else None for role, model in models.items()}
@@ -446,7 +466,7 @@ def costs_for(pair: Pair, prompt: Prompt, *, refresh: bool = False, report: Repo
 
     # a target made by hand has no name, so nothing is kept of it
     profile = run() if sources["target"] is None else cached(identity, run, refresh)
-    _profiles[pair.target] = profile
+    profiles[pair.target if event_model is None else event_model] = profile
     return profile
 
 
@@ -470,13 +490,7 @@ def profile_pair(
         pair.target.encode(prompt)
     except DataError:  # a text-only target
         prompt = replace(prompt, video=None)
-    profile = costs_for(pair, prompt, refresh=refresh, report=report)
-    if adapter is None:
-        return profile
-    on_gpu = _device(pair.target).startswith("cuda")
-    return replace(
-        profile, adapter_ms=adapter_ms(adapter, pair.target, sync=torch.cuda.synchronize if on_gpu else None)
-    )
+    return costs_for(pair, prompt, adapter=adapter, refresh=refresh, report=report)
 
 
 # --- drafters ---------------------------------------------------------------------------------------------------
@@ -584,7 +598,9 @@ def load_extractor(
         "answers_hash": config.answers_hash(folder.name, what, rule.name),
     }  # fmt: skip
     kept.check(wanted, jobs)
-    event_model = load_event_model(plan.event_model, dtype=dtype, device=device, threads=threads)
+    event_model = load_event_model(
+        plan.event_model, dtype=dtype, device=device, threads=threads, lora=lora_of(plan.adapter)
+    )
     check_vocabulary(_Speaker(kept.name, kept.vocab_size, TextTokenizer(folder)), event_model)
     return _extractor(kept, what, event_model, rule, config)
 

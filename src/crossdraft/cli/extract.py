@@ -46,6 +46,7 @@ def add_source(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
     source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
+    command.add_argument("--lora", metavar="FILE", help="an adapter 'l6' to merge into the event model first")
     command.add_argument("--split", metavar="NAME", help="only this split of the data set")
     command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
     command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
@@ -53,6 +54,8 @@ def add_source(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract, or go on where an earlier run stopped."""
+    from dataclasses import replace
+
     from crossdraft import build
     from crossdraft.data.store import StoreWriter
     from crossdraft.extraction.capture import ExtractConfig, extract
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with output.progress(args.json) as report:
         report("loading the models", 0, 0)
-        plan = build.plan_pair(args.target, args.event_model, "memory", both=True)
+        plan = replace(build.plan_pair(args.target, args.event_model, "memory", both=True), adapter=args.lora)
         extractor = build.load_extractor(
             plan,
             config,

@@ -22,6 +22,7 @@ from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.models.catalogue import FAMILIES, family_of
 from crossdraft.models.check import CheckReport, check_checkpoint
+from crossdraft.models.ends import Ends, read_ends
 from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
 from crossdraft.models.loading import read_json, resolve_checkpoint
@@ -31,10 +32,12 @@ from crossdraft.nn.decoder import Decoder
 __all__ = [
     "FAMILIES",
     "CheckReport",
+    "Ends",
     "check_checkpoint",
     "fingerprint",
     "load_vlm",
     "own_memory",
+    "read_ends",
     "read_parts",
     "resolve_checkpoint",
     "save_parts",

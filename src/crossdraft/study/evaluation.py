@@ -5,9 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from crossdraft.adapters.checkpoint import load_adapter
 from crossdraft.core.errors import DataError
 from crossdraft.core.protocols import Tokenizer
@@ -17,6 +14,7 @@ from crossdraft.data.store import Store
 from crossdraft.evaluate.acceptance import as_record
 from crossdraft.evaluate.compare import Compared, compare, compare_controls
 from crossdraft.evaluate.offline import Candidate
+from crossdraft.models import Ends
 
 KIND = "evaluation"
 ADAPTER_FILE, TRAINING_FILE = "adapter.safetensors", "training.json"
@@ -24,15 +22,6 @@ LENGTH = 6
 """Tokens of a draft in the rounds that are played through: acceptance rates are known to this depth."""
 
 Report = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Ends:
-    """What an evaluation needs of the target: its output head and input embeddings, both (V, D), and its words."""
-
-    head: Float[Tensor, "V D"]
-    embeddings: Float[Tensor, "V D"]
-    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +73,7 @@ def _trained_on(file: Path) -> str | None:
 
 def evaluate(
     groups: Sequence[Group],
-    ends: Ends,
+    tokenizer: Tokenizer,
     *,
     learn_from: Store | None = None,
     length: int = LENGTH,
@@ -104,7 +93,7 @@ def evaluate(
     store = groups[0].store
     notes = []
     if store.identity.has_tokens:
-        rows += compare_controls(store, ends.tokenizer, learn_from=learn_from, draws=draws, report=report)
+        rows += compare_controls(store, tokenizer, learn_from=learn_from, draws=draws, report=report)
     else:
         notes.append("no controls: this store keeps texts, not tokens")
     if groups[0].shuffled is None:

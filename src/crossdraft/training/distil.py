@@ -95,7 +95,7 @@ def distil(
     resume: bool = True,
     stop_after: int | None = None,
 ) -> dict[str, Any] | None:
-    """Teach ``event_model``, an EventGPT checkpoint, on a teacher-forced store; returns OUT/training.json's content:
+    """Teach ``event_model``, an EventGPT checkpoint, on a teacher-forced store; returns OUT/training.json's body:
     held-out figures of every epoch, and before and after with the right clip's events and with a stranger's.
 
     full: OUT is a checkpoint of its own, in bfloat16. l6: OUT/adapter.safetensors, to be merged into the very event
