@@ -1,0 +1,1 @@
+"""The original study's note, recomputed: every claim beside its source, our arithmetic and what was measured later."""
