@@ -1,1 +1,1 @@
-"""The original study's note, recomputed: every claim beside its source, our arithmetic and what was measured later."""
+"""The original study's note, recomputed: each claim beside its source, arithmetic and later measurement."""

@@ -8,6 +8,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,7 +31,7 @@ _BANDS = (80, 85, 90, 95)
 
 
 def condense(folder: str | Path) -> dict[str, Any]:
-    """The figures of a folder of the study's files, rounded to 6 digits. DataError names what is missing or damaged.
+    """The figures of a folder of the study's files, to 6 digits. DataError names what is missing or damaged.
 
     Raises DataError also where a file holds other fields than the study's do.
     """
@@ -103,7 +104,7 @@ def _bands(metrics: dict[str, Any]) -> dict[str, float | None]:
     hits = {band: metrics[f"cosim_{band}_token_match"] * above[band] for band in _BANDS}
     every = metrics["total_valid_positions"]
     edges = [("below 0.80", every - above[80], match * every - hits[80])]
-    for low, high in zip(_BANDS, _BANDS[1:], strict=False):
+    for low, high in pairwise(_BANDS):
         edges.append((f"0.{low} to 0.{high}", above[low] - above[high], hits[low] - hits[high]))
     edges.append(("above 0.95", above[95], hits[95]))
     return {name: share / count if count else None for name, count, share in edges}
