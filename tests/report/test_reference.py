@@ -115,7 +115,7 @@ def test_markdown_and_html_hold_the_same_rows() -> None:
     assert len(in_html) == len(ROWS)
     assert in_markdown == in_html == [DOCUMENT.shown(row) for row in ROWS]
     assert [line for line in text.splitlines() if re.match(r"\d+\. ", line)] == [
-        f"{number}. {DOCUMENT.citations[key]}" for key, number in DOCUMENT.numbers().items()
+        f"{number}. {DOCUMENT.citations[key]}" for key, number in DOCUMENT.numbers.items()
     ]
 
 

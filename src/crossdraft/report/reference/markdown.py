@@ -14,7 +14,7 @@ def to_markdown(document: Document) -> str:
         lines += [_line(HEADER), "|" + " --- |" * len(HEADER)]
         lines += [_row(document, row) for row in table.rows] + [""]
     lines += ["## Sources", ""]
-    lines += [f"{number}. {document.citations[key]}" for key, number in document.numbers().items()]
+    lines += [f"{number}. {document.citations[key]}" for key, number in document.numbers.items()]
     return "\n".join(lines) + "\n"
 
 

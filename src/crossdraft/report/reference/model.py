@@ -5,6 +5,7 @@ Nothing here renders; ``markdown`` and ``html`` show the same rows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Mark = Literal["confirmed", "contradicted", "impossible", "not checkable"]
@@ -77,6 +78,7 @@ class Document:
         for table in self.tables:
             yield from table.rows
 
+    @cached_property
     def numbers(self) -> dict[str, int]:
         """Source key -> number, in the order of first use."""
         keys = (key for row in self.rows() for cell in row.cells for key in cell.sources)
@@ -84,8 +86,7 @@ class Document:
 
     def shown(self, row: Row) -> tuple[str, ...]:
         """The seven cells of ``row`` as text, each figure followed by the numbers of its sources."""
-        numbers = self.numbers()
-        figures = (_with_sources(cell, numbers) for cell in row.cells)
+        figures = (_with_sources(cell, self.numbers) for cell in row.cells)
         return (row.item, *figures, row.mark, row.reason)
 
 
