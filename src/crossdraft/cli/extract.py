@@ -14,6 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_pair(command)
     command.add_argument("out", metavar="STORE", help="folder of the store; made, or continued")
     add_source(command)
+    command.add_argument("--lora", metavar="FILE", help="an adapter 'l6' to merge into the event model first")
     command.add_argument("--per-clip", type=int, metavar="N", help="only N questions of each clip, drawn")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N clips and questions")
     command.add_argument(
@@ -46,7 +47,6 @@ def add_source(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
     source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
-    command.add_argument("--lora", metavar="FILE", help="an adapter 'l6' to merge into the event model first")
     command.add_argument("--split", metavar="NAME", help="only this split of the data set")
     command.add_argument("--sensor", metavar="WxH", help="sensor size, where the data set does not state it")
     command.add_argument("--questions", metavar="FILE", help="asked of every clip (default: the clips' own)")
