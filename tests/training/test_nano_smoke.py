@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.models import check_checkpoint, load_vlm
+from crossdraft.training.loop import read_log
 from crossdraft.training.nano import evaluate, pipeline
 from crossdraft.training.nano.export import restore
-from crossdraft.training.nano.fitting import read_log
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_checkpoint_is_understood_and_speaks(runs, role):
 
 def test_log_and_finished_stage(runs):
     whole = runs[2]
-    before = read_log(whole, "target_tongue")
+    before = read_log(whole / "target_tongue")
     assert any("held_out_loss" in line for line in before)
     pipeline.train_nano(whole, smoke=True, note=lambda _: None)
-    assert read_log(whole, "target_tongue") == before, "a finished stage is not trained again"
+    assert read_log(whole / "target_tongue") == before, "a finished stage is not trained again"
 
 
 def test_training_goes_on_from_a_finished_pair(runs, tmp_path):

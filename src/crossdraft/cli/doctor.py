@@ -18,7 +18,11 @@ NEEDED = {
     "jaxtyping": "jaxtyping", "pyyaml": "yaml", "rich": "rich",
 }  # fmt: skip
 GIB = 2**30
-EXTRAS = {"events": {"faery": "faery"}, "simulate": {"eventcv": "eventcv"}}
+EXTRAS = {
+    "events": {"faery": "faery"},
+    "simulate": {"eventcv": "eventcv"},
+    "train": {"accelerate": "accelerate", "tensorboard": "tensorboard"},
+}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -43,15 +43,11 @@ def run_nano(args: argparse.Namespace) -> int:
     from crossdraft.training.nano import train_nano
 
     start_from = nano_dir("target").parent if args.start_from == "nano" else args.start_from
-    made = train_nano(
-        args.out,
-        minutes=args.minutes,
-        device=args.device,
-        resume=not args.restart,
-        smoke=args.smoke,
-        start_from=start_from,
-        note=output.say,
-    )
+    with output.progress() as report:
+        made = train_nano(
+            args.out, minutes=args.minutes, device=args.device, resume=not args.restart, smoke=args.smoke,
+            start_from=start_from, note=output.say, report=report,
+        )  # fmt: skip
     for role, folder in (made or {}).items():
         print(f"{role}: {folder}")
     return 0

@@ -6,7 +6,7 @@ data -> target's eyes -> target's tongue -> event model's eyes -> event model's 
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.records import write_atomically
 from crossdraft.nn.decoder import DecoderConfig
+from crossdraft.training.loop import FitConfig, LossOf, Report, fit
 from crossdraft.training.nano.clips import ClipSet, load_clips, load_questions
 from crossdraft.training.nano.export import export, restore
 from crossdraft.training.nano.eyes import Eyes, EyesConfig, batch_of, half_lesson, normalise
-from crossdraft.training.nano.fitting import FitConfig, LossOf, fit
 from crossdraft.training.nano.tongue import Lessons, Pair, Tongue, TongueConfig, fact_accuracy
 from crossdraft.training.nano.words import VOCABULARY, Role, Words, corpus, train_tokenizer
 
@@ -70,7 +70,7 @@ def recipes(minutes: float, pace: float = ANEW, vocabulary: int = VOCABULARY) ->
         return FitConfig(steps=forever, peak_lr=peak_lr * pace, minutes=minutes * share, **more)
 
     def spoken(share: float, peak_lr: float) -> FitConfig:
-        return stage(share, peak_lr, slow="eyes.", slow_rate=0.3)
+        return stage(share, peak_lr, slow="eyes.", slow_rate=0.3, dtype="bfloat16")
 
     target = Recipe(
         role="target", num_clips=9000, pictures=96, aux_layer=2, clips=8, questions=6,
@@ -93,7 +93,7 @@ def smoke_recipes(vocabulary: int = VOCABULARY) -> tuple[Recipe, Recipe]:
         return Recipe(
             role=role, num_clips=4, num_validation=2, pictures=4, aux_layer=0, clips=2, questions=2,
             eyes=EyesConfig(width=32, layers=2, heads=2, read_layer=read_layer, sees_colour=sees_colour),
-            eyes_fit=few, tongue_fit=few, decoder=_decoder(32, 48, 2, 2, vocabulary),
+            eyes_fit=few, tongue_fit=replace(few, dtype="bfloat16"), decoder=_decoder(32, 48, 2, 2, vocabulary),
         )  # fmt: skip
 
     return tiny("target", -2, True), tiny("event", -1, False)
@@ -108,6 +108,8 @@ class Lab:
     resume: bool
     stop_after: int | None
     processes: int
+    report: Report
+    note: Callable[[str], None]
 
     def fit(
         self,
@@ -117,11 +119,12 @@ class Lab:
         config: FitConfig,
         evaluate: Callable[[], Mapping[str, float]],
     ) -> bool:
-        """``fitting.fit`` in this lab."""
-        return fit(
-            name, module, loss_of, config, self.folder,
-            evaluate=evaluate, resume=self.resume, stop_after=self.stop_after, processes=self.processes,
+        """``loop.fit`` in this lab. Returns whether the stage is complete."""
+        ended = fit(
+            name, module, loss_of, config, self.folder / name, evaluate=evaluate, resume=self.resume,
+            stop_after=self.stop_after, processes=self.processes, report=self.report, note=self.note,
         )  # fmt: skip
+        return ended is not None
 
 
 def new_pair(recipe: Recipe, device: str) -> Pair:
@@ -168,9 +171,7 @@ def teach_tongue(recipe: Recipe, pair: Pair, tokenizer: Tokenizer, lab: Lab) -> 
         )
 
     def loss_of(step: int, part: int, parts: int) -> Tensor:
-        batch = lessons["train"].draw(step, recipe.clips, recipe.questions, 3, lab.device, part, parts)
-        with torch.autocast(lab.device, torch.bfloat16):
-            return pair.loss(batch)
+        return pair.loss(lessons["train"].draw(step, recipe.clips, recipe.questions, 3, lab.device, part, parts))
 
     rng = np.random.default_rng(0)
     some = range(min(48, recipe.num_validation))
@@ -179,11 +180,7 @@ def teach_tongue(recipe: Recipe, pair: Pair, tokenizer: Tokenizer, lab: Lab) -> 
         for i in some
     ]
 
-    def accuracy() -> Mapping[str, float]:
-        with torch.autocast(lab.device, torch.bfloat16):
-            return fact_accuracy(pair, held)
-
-    return lab.fit(f"{recipe.role}_tongue", pair, loss_of, recipe.tongue_fit, accuracy)
+    return lab.fit(f"{recipe.role}_tongue", pair, loss_of, recipe.tongue_fit, lambda: fact_accuracy(pair, held))
 
 
 def _clips(recipe: Recipe, folder: Path, split: str) -> ClipSet:
@@ -201,6 +198,7 @@ def train_nano(
     start_from: str | Path | None = None,
     stop_after: int | None = None,
     note: Callable[[str], None] = print,
+    report: Report = lambda what, done, total: None,
 ) -> dict[str, Path] | None:
     """Train the pair and write WORKDIR/nano-target and WORKDIR/nano-event.
 
@@ -216,7 +214,7 @@ def train_nano(
         start_from: a folder with a finished nano-target and nano-event, whose training goes on with new lessons
             and at a lower rate; None begins from nothing.
         stop_after: end after so many steps of the first unfinished stage, as if interrupted (for tests).
-        note: told what is going on.
+        note: told what is going on. report: how far a stage is.
 
     Returns the two folders, or None when stopped early. Raises SettingError for a device that is not there,
     CheckpointError for a pair to start from that is lacking or of another shape.
@@ -238,7 +236,7 @@ def train_nano(
     processes = 1 if smoke or device != "cpu" else min(2, os.cpu_count() or 1)
     if processes == 2:
         torch.set_num_threads(1)
-    lab = Lab(folder, device, resume, stop_after, processes)
+    lab = Lab(folder, device, resume, stop_after, processes, report, note)
     out: dict[str, Path] = {}
     for recipe, pair in zip(plans, pairs, strict=True):
         note(f"{recipe.role}: clips")
