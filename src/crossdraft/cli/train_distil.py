@@ -27,6 +27,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     distil.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: 5e-4; --lora 1e-4)")
     distil.add_argument("--batch", type=int, default=16, metavar="N", help="clips a step (default: 16)")
     distil.add_argument("--dtype", default="auto", help="of the passes: auto (default), bfloat16 or float32")
+    distil.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
     distil.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     distil.add_argument("--seed", type=int, default=0, metavar="S")
     distil.add_argument("--restart", action="store_true", help="begin anew instead of going on")
@@ -45,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from crossdraft.training.distil import DistilTraining, distil
 
     build.set_threads(args.threads)
+    device = build.pick_device(args.device)
     config = DistilTraining(
         mode="l6" if args.lora else "full", loss=args.loss, epochs=args.epochs, minutes=args.minutes,
         peak_lr=args.lr, batch=args.batch, seed=args.seed,
-        narrow=build.pick_dtype(args.dtype, "cpu") == torch.bfloat16,
+        dtype="bfloat16" if build.pick_dtype(args.dtype, device) == torch.bfloat16 else "float32",
     )  # fmt: skip
     store = Store.open(args.store)
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     with output.progress(args.json) as report:
         record = distil(
             build.resolve(args.event_model, "event"), store, jobs, args.out, config, head=head, report=report,
-            resume=not args.restart,
+            device=device, resume=not args.restart, note=output.say,
         )  # fmt: skip
     assert record is not None
     if args.json:

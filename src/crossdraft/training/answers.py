@@ -6,10 +6,10 @@ restart behind the front, so it is trained exactly as if it stood alone, and the
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,6 +87,13 @@ class Batch:
     target_states: Float[Tensor, "K Dt"] | None = None
     top_ids: Int[Tensor, "K top"] | None = None
     top_log_probs: Float[Tensor, "K top"] | None = None
+
+    def to(self, device: str) -> "Batch":
+        """The same on ``device``."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The event model while it is taught: what it makes of a batch of answers, its loss and how well it speaks."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ class Pupil:
 
     head: the target's output head (V, Dt), for what needs it; kl_weight: of the target's distribution beside its
     tokens. through_head: what is taught and judged are the states, through ``lora.front`` and ``head`` (the
-    study's L6), not the decoder's own tokens. narrow: passes run in bfloat16.
+    study's L6), not the decoder's own tokens.
     """
 
     decoder: Decoder
@@ -29,15 +28,11 @@ class Pupil:
     head: Float[Tensor, "V Dt"] | None = None
     kl_weight: float = 1.0
     through_head: bool = False
-    narrow: bool = False
 
     @property
     def module(self) -> nn.Module:
-        """What the optimiser sees."""
+        """What learns."""
         return self.decoder if self.lora is None else self.lora
-
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.narrow)
 
     def states(self, batch: Batch) -> Float[Tensor, "K D"]:
         """The states that predict the batch's tokens, after the final norm."""
@@ -49,42 +44,34 @@ class Pupil:
         return states.flatten(0, 1).index_select(0, batch.flat)
 
     def logits(self, batch: Batch) -> Float[Tensor, "K V"]:
-        """What the pupil would say at each token; float32 or wider."""
-        with self._arithmetic():
-            states = self.states(batch)
-        return self._spoken(states.to(self.decoder.norm.weight.dtype))
-
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Mean over the tokens: cross-entropy with the target's and with its distribution, or the study's loss."""
-        with self._arithmetic():
-            states = self.states(batch)
-            logits = None if self.through_head else self.decoder.unembed(states)
-        if logits is not None:
-            return self._token_loss(logits, batch)
-        assert self.lora is not None and batch.target_states is not None
-        adapted, target = self.lora.front(states.to(self._dtype)), batch.target_states.to(self._dtype)
-        return adapter_loss(DISTILLATION, adapted[None], target[None], head=self.head)[0]
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
-
-    def _token_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        each = token_ce(logits[None], batch.tokens[None])
-        if self.kl_weight and batch.top_ids is not None and batch.top_log_probs is not None:
-            each = each + self.kl_weight * stored_ce(logits, batch.top_ids, batch.top_log_probs)
-        elif self.kl_weight:
-            assert self.head is not None and batch.target_states is not None
-            wanted = F.linear(batch.target_states.to(self.head.dtype), self.head)
-            shared = min(wanted.shape[-1], logits.shape[-1])
-            each = each + self.kl_weight * kl(logits[:, :shared], wanted[:, :shared])
-        return each.mean()
-
-    def _spoken(self, states: Tensor) -> Tensor:
+        """What the pupil would say at each token."""
+        states = self.states(batch)
         if not self.through_head:
             return self.decoder.unembed(states)
         assert self.lora is not None and self.head is not None
         return F.linear(self.lora.front(states), self.head)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean over the tokens: cross-entropy with the target's and with its distribution, or the study's loss."""
+        if self.through_head:
+            assert self.lora is not None and batch.target_states is not None
+            adapted = self.lora.front(self.states(batch)).float()
+            return adapter_loss(DISTILLATION, adapted[None], batch.target_states.float()[None], head=self.head)[0]
+        logits = self.logits(batch)
+        each = token_ce(logits[None], batch.tokens[None])
+        if self.kl_weight:
+            each = each + self.kl_weight * self._distribution(logits, batch)
+        return each.mean()
+
+    def _distribution(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(K,) how far the pupil's distribution is from the target's, but for a constant."""
+        if batch.top_ids is not None and batch.top_log_probs is not None:
+            return stored_ce(logits, batch.top_ids, batch.top_log_probs)
+        assert self.head is not None and batch.target_states is not None
+        wanted = F.linear(batch.target_states.to(self.head.dtype), self.head)
+        # added tokens that only one of the two knows
+        shared = min(wanted.shape[-1], logits.shape[-1])
+        return kl(logits[:, :shared], wanted[:, :shared])
 
 
 @dataclass(frozen=True)
@@ -99,12 +86,13 @@ class Marks:
 
 @torch.no_grad()
 def marks(pupil: Pupil, batches: Iterable[Batch]) -> Marks:
-    """Judge in eval mode, over all tokens and answers of ``batches``."""
+    """Judge in eval mode, over all tokens and answers of ``batches``, in the weights' own precision."""
     was_training = pupil.module.training
     pupil.module.eval()
     loss, right, runs = 0.0, [], []
     for batch in batches:
-        logits = pupil.logits(batch)
+        with torch.autocast(batch.ids.device.type, enabled=False):
+            logits = pupil.logits(batch)
         loss += float(F.cross_entropy(logits.float(), batch.tokens, reduction="sum"))
         hits = logits.argmax(-1) == batch.tokens
         right.append(hits)
