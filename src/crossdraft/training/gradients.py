@@ -69,7 +69,8 @@ class Gradients:
                 self._child = context.Process(target=self._serve, args=(end,), daemon=True)
                 self._child.start()
                 end.close()
-            self._pipe.send(step)
+            with contextlib.suppress(OSError):  # one that has died is found when it does not answer
+                self._pipe.send(step)
         loss = self._sum(step, self.ranks.index)
         if self.processes == 2:
             loss += self._fetch()
@@ -95,7 +96,7 @@ class Gradients:
     def _fetch(self) -> float:
         try:
             loss = float(self._pipe.recv())
-        except EOFError:
+        except (EOFError, OSError):
             raise CrossdraftError(
                 "the second training process has died (out of memory?); run it again to go on from its last state"
             ) from None
