@@ -42,9 +42,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.set_defaults(run=run)
 
 
-def add_source(command: argparse.ArgumentParser) -> None:
+def add_source(command: argparse._ActionsContainer, *, required: bool = True) -> None:
     """The options that name clips and questions."""
-    source = command.add_mutually_exclusive_group(required=True)
+    source = command.add_mutually_exclusive_group(required=required)
     source.add_argument("--data", metavar="DIR", help="data set in EventGPT's instruction layout")
     source.add_argument("--manifest", metavar="FILE", help="clips and questions as JSON lines")
     command.add_argument("--split", metavar="NAME", help="only this split of the data set")

@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from crossdraft.adapters.checkpoint import load_adapter
+from crossdraft.build import CHANGED, lora_of, resolve
 from crossdraft.core.errors import DataError
 from crossdraft.core.protocols import Tokenizer
 from crossdraft.core.provenance import provenance
@@ -14,7 +18,8 @@ from crossdraft.data.store import Store
 from crossdraft.evaluate.acceptance import as_record
 from crossdraft.evaluate.compare import Compared, compare, compare_controls
 from crossdraft.evaluate.offline import Candidate
-from crossdraft.models import Ends
+from crossdraft.models import Ends, read_ends, resolve_checkpoint
+from crossdraft.models.tokenizer import TextTokenizer
 
 KIND = "evaluation"
 ADAPTER_FILE, TRAINING_FILE = "adapter.safetensors", "training.json"
@@ -107,3 +112,47 @@ def evaluate(
         "num_tokens": sum(entry.num_target_tokens for entry in store.entries), "intervals": draws > 0,
         "notes": notes, "rows": [as_record(row) for row in rows], "provenance": provenance(),
     }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What candidates are made of, none of it loaded for decoding. own_head: the event model's, for its own row."""
+
+    ends: Ends
+    tokenizer: Tokenizer
+    own_head: Float[Tensor, "V D"] | None = None
+
+
+def read_models(target: str, event_model: str | None) -> Models:
+    """Heads, embeddings and tokenizer of a pair by reference. Raises CheckpointError."""
+    folder = resolve_checkpoint(resolve(target, "target"))
+    own = None if event_model in (None, "none") else read_ends(resolve(str(event_model), "event")).head
+    return Models(read_ends(folder), TextTokenizer(folder), own)
+
+
+def group_of(
+    store: Store,
+    files: Sequence[Path],
+    models: Models,
+    *,
+    shuffled: Store | None = None,
+    own_name: str = "event model",
+) -> Group:
+    """The adapters of ``files`` on one store, led by the event model's own head where it is known.
+
+    Raises DataError for an 'l6' on states of another event model than the one that it changes, and the reverse.
+    """
+    changed = store.identity.event_model.endswith(CHANGED)
+    for file in files:
+        is_change = lora_of(file) is not None
+        if is_change and not changed:
+            raise DataError(
+                f"{file} changes the event model, but {store.root} holds states of '{store.identity.event_model}' "
+                "as it was; extract again with --lora, and evaluate on that"
+            )
+        if changed and not is_change:
+            raise DataError(f"{store.root} holds states of '{store.identity.event_model}', which {file} never saw")
+    candidates = candidates_of(files, models.ends)
+    if models.own_head is not None and not changed and store.identity.mode == "teacher-forced":
+        candidates.insert(0, Candidate(own_name, models.own_head))
+    return Group(store, candidates, shuffled)
