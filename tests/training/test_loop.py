@@ -55,7 +55,7 @@ def same(one: nn.Module, two: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
 
 
-BASE = FitConfig(steps=40, peak_lr=2e-2, epoch=4, watch="loss", patience=3, show="seen", log_every=3)
+BASE = FitConfig(steps=40, peak_lr=2e-2, epoch=4, watch="loss", patience=3, show=("seen", "accepted"), log_every=3)
 
 
 def without_clock(folder: Path) -> list[dict]:
@@ -129,7 +129,7 @@ def test_the_log_and_the_progress(tmp_path: Path) -> None:
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert all(line["stage"] == "net" and line["held_out_seen"] == 2.5 and line["loss"] > 0 for line in epochs)
     assert [at[1:] for at in told] == [(n, 10) for n in range(1, 11)]
-    assert told[-1][0].startswith("net epoch 3, loss ") and told[-1][0].endswith(", seen 2.50")
+    assert told[-1][0].startswith("net epoch 3, loss ") and told[-1][0].endswith(", accepted 2.50")
 
 
 def test_an_epochs_loss_is_the_mean_of_its_steps(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from crossdraft.core.config import from_mapping
 from crossdraft.core.errors import SettingError
 
 Head = Callable[[Tensor], Tensor] | Tensor
@@ -69,6 +70,28 @@ PREDICTION = LossConfig(mse=0.5, cosine=0.25, next_state=0.5)
 
 DISTILLATION = LossConfig(mse=1.0, cosine=0.5, token_ce=0.1)
 """What the study trained L6 with."""
+
+TOKENS = LossConfig(smooth_l1=1.0, kl=1.0, top_k_ce=1.0, position_decay=0.98)
+"""For acceptance: states, and through the head the target's distribution and its best tokens, the front first."""
+
+
+def named_loss(name: str, study: LossConfig) -> LossConfig:
+    """The loss that a user names: "study" (``study``, the level's own), "tokens", or weights as "mse=1,kl=0.5".
+
+    Raises SettingError for an unknown term and for a weight that is no number.
+    """
+    if name in ("study", "tokens"):
+        return study if name == "study" else TOKENS
+    weights: dict[str, float] = {}
+    for part in name.split(","):
+        term, _, weight = part.partition("=")
+        try:
+            weights[term.strip()] = float(weight)
+        except ValueError:
+            raise SettingError(
+                f"loss is '{name}', must be study, tokens, or weights of its terms, as smooth_l1=1,kl=0.5"
+            ) from None
+    return from_mapping(LossConfig, weights, "loss")
 
 
 def mse(adapted: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:

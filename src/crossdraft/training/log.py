@@ -43,7 +43,7 @@ class Log:
     def write(self, step: int, minutes: float, figures: Mapping[str, float]) -> None:
         """One line; a figure that is no finite number becomes null. CrossdraftError when it cannot be written."""
         line: dict[str, Any] = {"stage": self.stage, "step": step, "minutes": round(minutes, 2)}
-        finite = {k: float(f"{v:.6g}") for k, v in figures.items() if math.isfinite(v)}
+        finite = {k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in figures.items() if math.isfinite(v)}
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps(line | {k: finite.get(k) for k in figures}) + "\n")

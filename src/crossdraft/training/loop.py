@@ -233,8 +233,8 @@ class _Run:
                 self.best = weights_of(self.module)
             else:
                 p.stale += 1
-        if config.show is not None and config.show in figures:
-            self.shown = f", {config.show} {figures[config.show]:.2f}"
+        if config.show is not None and config.show[0] in figures:
+            self.shown = f", {config.show[1]} {figures[config.show[0]]:.2f}"
         self._judged = time.monotonic()
 
     def _measured(self, evaluate: Evaluate) -> dict[str, float]:

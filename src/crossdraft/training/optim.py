@@ -21,7 +21,7 @@ class FitConfig:
     epoch: steps of an epoch; held-out figures are then taken after each, else every ``evaluate_every_s``.
     watch: the held-out figure by which weights are chosen: those with the least of it are kept; None: the last.
     patience: epochs without a better one, after which the training ends. show: a held-out figure to be told beside
-    the loss.
+    the loss, and as what.
     accumulate: parts, one after the other, of which a step's gradient is the mean. dtype: "bfloat16" computes the
     loss in it (autocast); weights and moments are always float32.
     slow: parameters whose names begin so learn at ``slow_rate`` times the rate of the others.
@@ -34,7 +34,7 @@ class FitConfig:
     epoch: int | None = None
     watch: str | None = None
     patience: int | None = None
-    show: str | None = None
+    show: tuple[str, str] | None = None
     accumulate: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
