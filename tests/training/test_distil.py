@@ -18,7 +18,8 @@ from crossdraft.data.store import PairedStates, Store, StoreIdentity, StoreWrite
 from crossdraft.decode.forced import forced
 from crossdraft.models.eventgpt import EventGPT, read_event_parts
 from crossdraft.models.nano import nano_dir
-from crossdraft.training.answers import read_answers, rows_of_step, split_recordings
+from crossdraft.training.answers import read_answers, rows_of_step
+from crossdraft.training.batches import split_recordings
 from crossdraft.training.distil import DistilTraining, distil
 from crossdraft.training.pupil import Marks, Pupil, marks
 
@@ -172,7 +173,7 @@ def test_every_epoch_meets_every_row_once(
     for epoch in range(2):
         assert sorted(r.answers for r in seen[12 * epoch : 12 * epoch + 12]) == sorted(r.answers for r in rows)
     assert seen[:12] != seen[12:24] and rows_of_step(rows, 6, 3, 5) == seen[18:21]
-    train, held_out = split_recordings(store.recordings, 0.1, 0)
+    train, held_out = split_recordings(store, 0.1, 0)
     assert len(held_out) == 1 and sorted(train + held_out) == ["r0", "r1", "r2"]
 
 

@@ -274,15 +274,6 @@ def _other_language(store: Store, what: str) -> DataError:
     )
 
 
-def split_recordings(recordings: Iterable[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """Recordings to train on and held-out ones: ``share`` of them, at least one, and at least one stays."""
-    names = sorted(recordings)
-    order = np.random.default_rng(seed_for(seed, "held out")).permutation(len(names))
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    held_out = {names[i] for i in order[:count]}
-    return [n for n in names if n not in held_out], sorted(held_out)
-
-
 def rows_of_step(rows: Sequence[Row], step: int, batch: int, seed: int) -> list[Row]:
     """The rows of one step, a function of ``step`` alone: every epoch meets all of them in a new order."""
     picked = []

@@ -27,7 +27,8 @@ from crossdraft.data.store import Store
 from crossdraft.models import fingerprint, resolve_checkpoint
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
 from crossdraft.models.spliced import save_parts
-from crossdraft.training.answers import Asked, Report, read_answers, rows_of_step, split_recordings
+from crossdraft.training.answers import Asked, Report, read_answers, rows_of_step
+from crossdraft.training.batches import split_recordings
 from crossdraft.training.loop import FitConfig, fit, read_log
 from crossdraft.training.pupil import Marks, Pupil, marks
 
@@ -86,7 +87,7 @@ class DistilTraining:
         """What the training loop is told. SettingError for what makes no sense."""
         usual = 5e-4 if self.mode == "full" else 1e-4
         return FitConfig(
-            steps=self.epochs * steps_of_epoch, epoch=steps_of_epoch, watch="loss", show="run",
+            steps=self.epochs * steps_of_epoch, epoch=steps_of_epoch, watch="loss", show=("run", "accepted"),
             peak_lr=usual if self.peak_lr is None else self.peak_lr, minutes=self.minutes, patience=self.patience,
             dtype=self.dtype, seed=self.seed,
         )  # fmt: skip
@@ -125,7 +126,7 @@ def distil(
     wanted = _wanted(config, store, head)
     narrow = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     answers = read_answers(EventGPT.load(folder, narrow, device), store, jobs, out / STATE, report)
-    train, held_out = split_recordings(store.recordings, config.held_out, config.seed)
+    train, held_out = split_recordings(store, config.held_out, config.seed)
     lessons, test = (answers.rows(names, config.questions) for names in (train, held_out))
     parts, _ = read_event_parts(folder, torch.float32)
     pupil = _pupil(parts, store, config, head, device)
