@@ -39,7 +39,8 @@ def test_what_is_taught_drafts_by_its_folder(run: Run, scenes: Path, store: Path
         "--max-new-tokens", 4, "--video", next((scenes / "mp4").rglob("*.mp4")),
     )  # fmt: skip
     assert code == 0, err
-    code, said, err = run(*common, "--out", tmp_path / "l6", "--lora", "--json")
+    states = ("--lora", "--loss", "states", "--target", "nano", "--json")
+    code, said, err = run(*common, "--out", tmp_path / "l6", *states)
     assert code == 0 and json.loads(said)["level"] == "l6", err
 
 

@@ -119,6 +119,13 @@ def test_position_weights_by_hand() -> None:
     assert losses.position_weights(3, 1.0).tolist() == [1, 1, 1]
 
 
+def test_a_stored_distribution_is_the_one_that_it_was_taken_from() -> None:
+    q, p = tensor([logits(a) for a in ADAPTED]), tensor([logits(t) for t in TARGET])
+    kept = p.log_softmax(-1).topk(2, -1)
+    stored = losses.stored_ce(q[0], kept.indices[0].int(), kept.values[0])
+    torch.testing.assert_close(stored, losses.top_k_ce(q, p, 2)[0])
+
+
 def test_top_k_over_the_whole_vocabulary_is_cross_entropy_with_the_distribution() -> None:
     """CE(p, q) = KL(p || q) + H(p), also when k exceeds the vocabulary."""
     head = torch.tensor(HEAD, dtype=torch.float64)

@@ -19,7 +19,6 @@ from crossdraft.decode.forced import forced
 from crossdraft.models.eventgpt import EventGPT, read_event_parts
 from crossdraft.models.nano import nano_dir
 from crossdraft.training.answers import read_answers, rows_of_step
-from crossdraft.training.batches import split_recordings
 from crossdraft.training.distil import DistilTraining, distil
 from crossdraft.training.pupil import Marks, Pupil, marks
 
@@ -102,7 +101,7 @@ def make_store(event_model: EventGPT, head: torch.Tensor, tmp_path: Path) -> Cal
 
 
 QUICK: dict[str, Any] = {
-    "epochs": 20, "batch": 4, "questions": 2, "held_out": 0.34, "dtype": "float32",
+    "epochs": 12, "batch": 4, "questions": 2, "validation": 0.34, "dtype": "float32",
 }  # fmt: skip
 
 
@@ -164,6 +163,17 @@ def test_a_stranger_is_of_another_recording_and_only_the_events_change(
     assert torch.equal(right.ids, wrong.ids) and torch.equal(right.flat, wrong.flat)
 
 
+def test_clips_too_many_for_memory_lie_in_a_file(
+    event_model: EventGPT, make_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    there = read_answers(event_model, store, clips(), tmp_path)
+    monkeypatch.setattr("crossdraft.training.answers._IN_MEMORY_BYTES", 1000)
+    mapped = read_answers(event_model, store, clips(), tmp_path / "scratch")
+    assert torch.equal(mapped.seen, there.seen) and mapped.answers == there.answers
+    assert list((tmp_path / "scratch").iterdir()) == [], "nothing is left behind"
+
+
 def test_every_epoch_meets_every_row_once(
     make_store: Callable[..., Store], event_model: Any, tmp_path: Path
 ) -> None:
@@ -173,8 +183,6 @@ def test_every_epoch_meets_every_row_once(
     for epoch in range(2):
         assert sorted(r.answers for r in seen[12 * epoch : 12 * epoch + 12]) == sorted(r.answers for r in rows)
     assert seen[:12] != seen[12:24] and rows_of_step(rows, 6, 3, 5) == seen[18:21]
-    train, held_out = split_recordings(store, 0.1, 0)
-    assert len(held_out) == 1 and sorted(train + held_out) == ["r0", "r1", "r2"]
 
 
 def recited(event_model: EventGPT, out: Path, store: Store, names: list[str], head: torch.Tensor | None) -> Marks:
@@ -197,7 +205,7 @@ def recited(event_model: EventGPT, out: Path, store: Store, names: list[str], he
         ({"mode": "full", "peak_lr": 2e-3, "batch": 1}, TOP, 0.1, 0.8),
         ({"mode": "full", "peak_lr": 2e-3, "batch": 1}, 0, 0.1, 0.8),
         ({"mode": "l6", "peak_lr": 5e-3, "batch": 1}, TOP, 0.35, 0.5),
-        ({"mode": "l6", "loss": "states", "peak_lr": 5e-3, "batch": 1}, 0, 0.2, 0.8),
+        ({"mode": "l6", "loss": "states", "peak_lr": 5e-3, "batch": 1}, 0, 0.3, 0.7),
     ],
 )
 def test_it_learns_the_answers_by_heart(
@@ -215,7 +223,7 @@ def test_it_learns_the_answers_by_heart(
     losses = [epoch["loss"] for epoch in record["epochs"]]
     assert len(losses) == QUICK["epochs"] and losses[-1] < share * losses[0]
     train = record["recordings"]["train"]
-    assert set(train).isdisjoint(record["recordings"]["held_out"]) and record["num_samples"] == 8
+    assert set(train).isdisjoint(record["recordings"]["validation"]) and record["num_samples"] == 8
     through = head if "loss" in changes else None
     assert recited(event_model, tmp_path / "out", store, train, through).top1 > top1
     # the form is learned, the other clip's own words cannot be known
@@ -258,7 +266,7 @@ def test_the_checkpoint_is_an_event_model(make_store: Callable[..., Store], tmp_
         assert torch.equal(part, base.get_parameter(name)) != name.startswith("decoder."), name
     clip, tokens = clips()[0], store[0].target_tokens.tolist()
     assert not torch.allclose(logits(model, clip, tokens), logits(before, clip, tokens), atol=0.1)
-    held_out = [c for c in clips() if c.recording in record["recordings"]["held_out"]]
+    held_out = [c for c in clips() if c.recording in record["recordings"]["validation"]]
     hits = torch.cat(
         [
             logits(model, c, store[c.id].target_tokens.tolist()).argmax(-1) == store[c.id].target_tokens
@@ -317,10 +325,10 @@ def test_what_cannot_teach_is_one_line(
 
     few = clips(2, 1)
     store = make_store(few, name="few")
-    assert "'r1/0#0' and 1 more is of no clip that was given" in refusal(store, clips(1, 1))
+    assert "'r1/0#0' is of no clip that was given (and 1 more)" in refusal(store, clips(1, 1))
     assert "these data ask 'Who?'" in refusal(store, [replace(job, question="Who?") for job in few])
     one = make_store(clips(1, 1), name="one")
-    assert "all samples are of recording 'r0'" in refusal(one, clips(1, 1))
+    assert "all samples are of one recording ('r0')" in refusal(one, clips(1, 1))
     assert "is free-running, two different texts" in refusal(make_store(few, name="free", mode="free-running"), few)
     large = make_store(few, name="large", vocab_size=32000)
     assert "another vocabulary (32000 tokens against 1280)" in refusal(large, few)
@@ -347,7 +355,6 @@ def test_another_language_is_recognised_by_its_words(
         ({"mode": "half"}, "mode is 'half'"),
         ({"loss": "states"}, "choose mode 'l6'"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"held_out": 1.0}, "held_out is 1.0"),
         ({"batch": 0}, "batch is 0"),
     ],
 )

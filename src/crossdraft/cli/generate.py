@@ -60,7 +60,8 @@ def add_pair(command: argparse.ArgumentParser) -> None:
     """The options that choose the two models and where they run."""
     command.add_argument("--target", default="nano", metavar="DIR|nano", help="the video model (default: nano)")
     command.add_argument("--event-model", metavar="DIR|nano|none",
-                         help="the event model (default: nano beside the nano target, else none)")  # fmt: skip
+                         help="the event model (default: nano beside the nano target, else none; "
+                         "nano-distilled: nano taught the target's phrasing)")  # fmt: skip
     command.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 or float64 (default: auto)")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")

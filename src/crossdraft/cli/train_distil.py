@@ -1,9 +1,15 @@
 """``crossdraft train distil``: teach the event model the target's phrasing."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from crossdraft.cli import output
 from crossdraft.cli.extract import add_source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crossdraft.data.store import Store
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,7 +32,13 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     distil.add_argument("--minutes", type=float, metavar="M", help="of training at most (default: no limit)")
     distil.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: 5e-4; --lora 1e-4)")
     distil.add_argument("--batch", type=int, default=16, metavar="N", help="clips a step (default: 16)")
-    distil.add_argument("--dtype", default="auto", help="of the passes: auto (default), bfloat16 or float32")
+    distil.add_argument(
+        "--target", metavar="DIR|nano",
+        help="the target, whose output head is read where the store keeps neither it nor log-probabilities",
+    )  # fmt: skip
+    distil.add_argument(
+        "--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of the passes (default: auto)"
+    )
     distil.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
     distil.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     distil.add_argument("--seed", type=int, default=0, metavar="S")
@@ -40,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from crossdraft import build
-    from crossdraft.data.store import Store, load_head
-    from crossdraft.data.store.head import HEAD_FILE
+    from crossdraft.data.store import Store
     from crossdraft.extraction.jobs import find_jobs
     from crossdraft.training.distil import DistilTraining, distil
 
@@ -54,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     store = Store.open(args.store)
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)
-    head = load_head(store.root) if (store.root / HEAD_FILE).is_file() else None
     with output.progress(args.json) as report:
         record = distil(
-            build.resolve(args.event_model, "event"), store, jobs, args.out, config, head=head, report=report,
+            build.resolve(args.event_model, "event"), store, jobs, args.out, config,
+            head=_head(store, args.target), report=report,
             device=device, resume=not args.restart, note=output.say,
         )  # fmt: skip
     assert record is not None
@@ -70,8 +81,21 @@ def run(args: argparse.Namespace) -> int:
         for when in ("before", "after")
         for whose, marks in record[when].items()
     ]
+    held_out = len(record["recordings"]["validation"])
     output.print_table(
-        f"{record['num_held_out_samples']} held-out answers of {len(record['recordings']['held_out'])} recordings",
+        f"{record['num_validation_samples']} answers of {held_out} held-out recordings",
         ("", "loss", "target's token first", "leading matches"), rows,
     )  # fmt: skip
     return 0
+
+
+def _head(store: "Store", target: str | None) -> "Tensor | None":
+    """The target's output head, (V, Dt): the store's own, else the target's; None where neither is known."""
+    from crossdraft.build import resolve
+    from crossdraft.data.store import load_head
+    from crossdraft.data.store.head import HEAD_FILE
+    from crossdraft.models.ends import read_ends
+
+    if (store.root / HEAD_FILE).is_file():
+        return load_head(store.root)
+    return None if target is None else read_ends(resolve(target, "target")).head

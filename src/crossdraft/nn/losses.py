@@ -137,7 +137,7 @@ def stored_ce(
 ) -> Float[Tensor, "K"]:
     """``top_k_ce`` against a distribution of which only the most likely tokens were kept, float32."""
     said = logits.float().log_softmax(-1).gather(-1, top_ids.long())
-    return -(top_log_probs.exp() * said).sum(-1)
+    return -(top_log_probs.float().exp() * said).sum(-1)
 
 
 def position_weights(num_positions: int, decay: float, device: torch.device | str = "cpu") -> Float[Tensor, "K"]:

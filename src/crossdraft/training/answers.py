@@ -238,16 +238,14 @@ def _check(model: EventGPT, store: Store, listed: dict[str, Asked]) -> None:
         )
     if not identity.has_tokens:
         raise DataError(f"{store.root}: holds texts without token ids; extract again to teach an event model")
-    if not len(store):
-        raise DataError(f"{store.root}: holds no sample; extract first")
     size = identity.vocab_size
     if size is not None and abs(size - model.vocab_size) > _MAX_ADDED_TOKENS:
         raise _other_language(store, f"{size} tokens against {model.vocab_size}")
     lacking = [entry.id for entry in store.entries if entry.id not in listed]
     if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         raise DataError(
-            f"{store.root}: sample '{lacking[0]}'{more} is of no clip that was given; name the data that the store "
+            f"{store.root}: sample '{lacking[0]}' is of no clip that was given{more}; name the data that the store "
             "was extracted from"
         )
     for entry in store.entries:
@@ -256,11 +254,6 @@ def _check(model: EventGPT, store: Store, listed: dict[str, Asked]) -> None:
                 f"{store.root}: sample '{entry.id}' answers '{entry.question:.60}', but these data ask "
                 f"'{listed[entry.id].question:.60}'; name the data that the store was extracted from"
             )
-    if len(store.recordings) < 2:
-        raise DataError(
-            f"{store.root}: all samples are of recording '{store.entries[0].recording}'; what is learned is held "
-            "against another recording: extract two or more"
-        )
     some = [sample for sample, _ in zip(store, range(_COMPARED_TEXTS), strict=False) if sample.target_text]
     texts = {s.target_text: s.target_tokens.tolist() for s in some if s.target_tokens is not None}
     if texts and all(model.tokenizer.decode(tokens) != text for text, tokens in texts.items()):

@@ -5,8 +5,9 @@ own answers, led through them as the engine is: state t predicts token t. Source
 2310.08461 (forward KL); Hu et al., "LoRA", arXiv 2106.09685.
 """
 
+import hashlib
+import math
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,21 +22,22 @@ from crossdraft.adapters.checkpoint import save_adapter
 from crossdraft.adapters.lora import L6
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import write_record
+from crossdraft.core.records import read_record, write_record
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store
 from crossdraft.models import fingerprint, resolve_checkpoint
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
 from crossdraft.models.spliced import save_parts
-from crossdraft.training.answers import Asked, Report, read_answers, rows_of_step
+from crossdraft.training.adapters import ADAPTER, KIND, RECORD
+from crossdraft.training.answers import Answers, Asked, Report, read_answers, rows_of_step
 from crossdraft.training.batches import split_recordings
-from crossdraft.training.loop import FitConfig, fit, read_log
+from crossdraft.training.loop import FitConfig, Fitted, fit, forget, read_log
 from crossdraft.training.pupil import Marks, Pupil, marks
+from crossdraft.training.state import STATE, check_about
 
-KIND = "adapter-training"
-RECORD, ADAPTER, STATE = "training.json", "adapter.safetensors", "training"
 Mode = Literal["full", "l6"]
 Loss = Literal["tokens", "states"]
+_FIGURES = ("epoch", "loss", "held_out_loss", "held_out_top1", "held_out_run")
 _JUDGED_ROWS = 16
 
 
@@ -45,9 +47,9 @@ class DistilTraining:
 
     loss: "tokens": cross-entropy with the target's tokens plus ``kl_weight`` times that with its distribution;
     "states": the study's for L6, of states through a projection and the target's head. peak_lr: None takes 5e-4 for
-    full and the study's 1e-4 for l6. batch: clips a step; questions: of one clip in a step, at most. held_out:
-    share of the recordings that are not trained on. patience: epochs without a better held-out loss, then it ends;
-    the best weights are kept. dtype: of the passes; weights are float32.
+    full and the study's 1e-4 for l6. batch: clips a step; questions: of one clip in a step, at most. validation:
+    share of the recordings that is held out. patience: epochs without a better held-out loss, after which the
+    training ends; the best weights are kept. dtype: of the passes; weights are float32.
     """
 
     mode: Mode = "full"
@@ -58,7 +60,7 @@ class DistilTraining:
     peak_lr: float | None = None
     batch: int = 16
     questions: int = 4
-    held_out: float = 0.1
+    validation: float = 0.1
     patience: int = 4
     rank: int = 16
     alpha: float = 32.0
@@ -74,8 +76,6 @@ class DistilTraining:
         for name in ("epochs", "batch", "questions"):
             if (value := getattr(self, name)) < 1:
                 raise SettingError(f"{name} is {value}, must be 1 or more")
-        if not 0 < self.held_out < 1:
-            raise SettingError(f"held_out is {self.held_out}, must be above 0 and below 1")
         self.plan(1)
 
     @property
@@ -87,7 +87,7 @@ class DistilTraining:
         """What the training loop is told. SettingError for what makes no sense."""
         usual = 5e-4 if self.mode == "full" else 1e-4
         return FitConfig(
-            steps=self.epochs * steps_of_epoch, epoch=steps_of_epoch, watch="loss", show=("run", "accepted"),
+            steps=self.epochs * steps_of_epoch, epoch=steps_of_epoch, watch="loss", show=("run", "leading matches"),
             peak_lr=usual if self.peak_lr is None else self.peak_lr, minutes=self.minutes, patience=self.patience,
             dtype=self.dtype, seed=self.seed,
         )  # fmt: skip
@@ -124,63 +124,106 @@ def distil(
     """
     out, folder = Path(out), resolve_checkpoint(event_model)
     wanted = _wanted(config, store, head)
+    split = split_recordings(store, config.validation, config.seed)
+    about = _about(store, config, fingerprint(folder))
+    if not resume:
+        forget(out)
+        (out / RECORD).unlink(missing_ok=True)
+    elif (out / RECORD).exists():
+        record = read_record(out / RECORD, KIND)
+        check_about(record["about"], about, out)
+        note(f"{out}: is finished (best epoch {record['best_epoch']} of {len(record['epochs'])}); nothing to do")
+        return record
     narrow = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    answers = read_answers(EventGPT.load(folder, narrow, device), store, jobs, out / STATE, report)
-    train, held_out = split_recordings(store, config.held_out, config.seed)
-    lessons, test = (answers.rows(names, config.questions) for names in (train, held_out))
+    answers = read_answers(EventGPT.load(folder, narrow, device), store, jobs, out, report)
     parts, _ = read_event_parts(folder, torch.float32)
-    pupil = _pupil(parts, store, config, head, device)
-
-    def judge(shuffled: bool = False) -> Marks:
-        at = range(0, len(test), _JUDGED_ROWS)
-        return marks(
-            pupil, (answers.pack(test[i : i + _JUDGED_ROWS], shuffled=shuffled).to(device) for i in at)
-        )  # fmt: skip
-
-    def loss_of(step: int, part: int, parts: int) -> Tensor:
-        rows = rows_of_step(lessons, step, config.batch, config.seed)[part::parts]
-        return pupil.loss(answers.pack(rows, wanted).to(device))
-
-    identity = fingerprint(folder)
-    before = _sides(judge)
-    started = time.monotonic()
-    fitted = fit(
-        config.name, pupil.module, loss_of, config.plan(-(-len(lessons) // config.batch)), out / STATE,
-        evaluate=lambda: asdict(judge()), resume=resume, stop_after=stop_after, report=report, note=note,
-        about={"settings": asdict(config), "event_model": identity, "extraction": store.identity.config_hash},
+    course = _Course(answers, split, _pupil(parts, store, config, head, device), wanted, config, device)
+    before = course.both_sides()
+    ended = fit(
+        config.name, course.pupil.module, course.loss_of, config.plan(course.steps_of_epoch), out,
+        evaluate=lambda: asdict(course.judge()), about=about, resume=resume, stop_after=stop_after, report=report,
+        note=note,
     )  # fmt: skip
-    if fitted is None:
+    if ended is None:
         return None
-    if pupil.lora is None:
+    if course.pupil.lora is None:
         _save_checkpoint(parts, folder, out)
     else:
-        save_adapter(
-            out / ADAPTER, pupil.lora, extraction=store.identity.config_hash, event_model=identity
-        )  # fmt: skip
-    used = [answers.answers[number] for row in lessons for number in row.answers]
-    body = {
-        "name": config.name, "level": config.mode, "trained_on": store.identity.mode,
-        "parameters": sum(p.numel() for p in pupil.module.parameters() if p.requires_grad),
-        "seconds": fitted.seconds, "num_samples": len(used), "num_tokens": sum(len(a.tokens) for a in used),
-        "num_held_out_samples": sum(len(row.answers) for row in test),
-        "recordings": {"train": train, "held_out": held_out},
-        "event_model": {"ref": str(event_model), "fingerprint": identity},
-        "extraction": store.identity.config_hash, "settings": asdict(config),
-        "ended_by": fitted.ended_by, "best_step": fitted.best_step, "before": before, "after": _sides(judge),
-        "epochs": [_epoch(line) for line in read_log(out / STATE) if "epoch" in line],
-        "provenance": {**provenance(), "wall_s": time.monotonic() - started},
-    }  # fmt: skip
+        identity = {"extraction": store.identity.config_hash, "event_model": about["event_model"]}
+        save_adapter(out / ADAPTER, course.pupil.lora, **identity)
+    sides = {"before": before, "after": course.both_sides()}
+    body = {**_body(store, config, course, ended, read_log(out)), **sides, "about": about}
+    # a state beside the weights of a checkpoint would be read as a part of them
+    (out / STATE).unlink(missing_ok=True)
     write_record(out / RECORD, KIND, body)
     return body
 
 
-def _epoch(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name in ("epoch", "loss") or name.startswith("held_out")}
+def _about(store: Store, config: DistilTraining, event_model: str) -> dict[str, Any]:
+    """All that decides the numbers: what a training that goes on must share with its beginning."""
+    digest = hashlib.sha256("".join(f"{e.id} {e.sha256}\n" for e in store.entries).encode()).hexdigest()
+    samples = {"extraction": store.identity.config_hash, "samples": f"{len(store)}, sha256 {digest}"}
+    return {**asdict(config), "event_model": event_model, **samples}
 
 
-def _sides(judge: Callable[[bool], Marks]) -> dict[str, dict[str, float]]:
-    """Held-out figures with the right clip's events, and with a stranger's."""
-    return {name: asdict(judge(shuffled)) for name, shuffled in (("right", False), ("shuffled", True))}
+def _body(
+    store: Store, config: DistilTraining, course: "_Course", ended: Fitted, log: list[dict[str, Any]]
+) -> dict[str, Any]:
+    identity = store.identity
+    epochs = [{name: line.get(name) for name in _FIGURES} for line in log if "epoch" in line]
+    return {
+        "name": config.name, "level": config.mode, "trained_on": identity.mode, **course.counts(),
+        "store": {
+            "path": str(store.root), "target": identity.target, "event_model": identity.event_model,
+            "extraction": identity.config_hash,
+        },
+        "config": asdict(config), "seconds": ended.seconds, "ended_by": ended.ended_by,
+        "best_epoch": math.ceil(ended.best_step / course.steps_of_epoch), "epochs": epochs,
+        "provenance": provenance(),
+    }  # fmt: skip
+
+
+class _Course:
+    """The answers, split by recording, and the pupil who is taught on one part and judged on the other."""
+
+    def __init__(
+        self, answers: Answers, split: tuple[list[str], list[str]], pupil: Pupil, wanted: tuple[str, ...],
+        config: DistilTraining, device: str,
+    ) -> None:  # fmt: skip
+        self.answers, self.split, self.pupil = answers, split, pupil
+        self.wanted, self.config, self.device = wanted, config, device
+        self.lessons, self.test = (answers.rows(names, config.questions) for names in self.split)
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Steps in which every answer is met once."""
+        return -(-len(self.lessons) // self.config.batch)
+
+    def loss_of(self, step: int, part: int, parts: int) -> Tensor:
+        """As the training loop wants it."""
+        rows = rows_of_step(self.lessons, step, self.config.batch, self.config.seed)[part::parts]
+        return self.pupil.loss(self.answers.pack(rows, self.wanted).to(self.device))
+
+    def judge(self, shuffled: bool = False) -> Marks:
+        """On the held-out answers; shuffled: with the events of a stranger's clip."""
+        several = (self.test[at : at + _JUDGED_ROWS] for at in range(0, len(self.test), _JUDGED_ROWS))
+        return marks(
+            self.pupil, (self.answers.pack(rows, shuffled=shuffled).to(self.device) for rows in several)
+        )  # fmt: skip
+
+    def both_sides(self) -> dict[str, dict[str, float]]:
+        """Held-out figures with the right clip's events, and with a stranger's."""
+        return {"right": asdict(self.judge()), "shuffled": asdict(self.judge(shuffled=True))}
+
+    def counts(self) -> dict[str, Any]:
+        """What was learned from, and how much learns."""
+        used = [self.answers.answers[number] for row in self.lessons for number in row.answers]
+        return {
+            "parameters": sum(p.numel() for p in self.pupil.module.parameters() if p.requires_grad),
+            "num_samples": len(used), "num_tokens": sum(len(answer.tokens) for answer in used),
+            "num_validation_samples": sum(len(row.answers) for row in self.test),
+            "recordings": dict(zip(("train", "validation"), self.split, strict=True)),
+        }  # fmt: skip
 
 
 def _wanted(config: DistilTraining, store: Store, head: Tensor | None) -> tuple[str, ...]:
