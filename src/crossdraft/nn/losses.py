@@ -111,7 +111,7 @@ def cosine(adapted: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"]) -> F
 
 def token_ce(logits: Float[Tensor, "B K V"], tokens: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """``-log q(token)``, float32."""
-    return F.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
+    return _token_ce(_logs(logits), tokens)
 
 
 def kl(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V"]) -> Float[Tensor, "B K"]:
@@ -119,8 +119,7 @@ def kl(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V"]) ->
 
     Its gradient is that of EAGLE's soft cross-entropy.
     """
-    q, p = logits.float().log_softmax(-1), target_logits.float().log_softmax(-1)
-    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+    return _kl(_logs(logits), _logs(target_logits))
 
 
 def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V"], k: int) -> Float[Tensor, "B K"]:
@@ -128,8 +127,7 @@ def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V
 
     Source: Zhang et al., "HASS", arXiv 2408.15766; p is not normalised anew over the k tokens.
     """
-    best = target_logits.float().softmax(-1).topk(min(k, target_logits.shape[-1]), dim=-1)
-    return -(best.values * logits.float().log_softmax(-1).gather(-1, best.indices)).sum(-1)
+    return _top_k_ce(_logs(logits), _logs(target_logits), k)
 
 
 def stored_ce(
@@ -193,14 +191,32 @@ def adapter_loss(
 def _through_head(config: LossConfig, adapted: Tensor, target: Tensor, head: Head) -> dict[str, Tensor]:
     """{term: (B, K)} of the terms that compare tokens."""
     apply = (lambda states: F.linear(states, head)) if isinstance(head, Tensor) else head
-    logits = apply(adapted)
+    # once for all terms: over a vocabulary this is most of the work
+    q = _logs(apply(adapted))
     with torch.no_grad():
-        wanted = apply(target)
+        p = _logs(apply(target))
     values: dict[str, Tensor] = {}
     if config.token_ce:
-        values["token_ce"] = token_ce(logits, wanted.argmax(-1))
+        values["token_ce"] = _token_ce(q, p.argmax(-1))
     if config.kl:
-        values["kl"] = kl(logits, wanted)
+        values["kl"] = _kl(q, p)
     if config.top_k_ce:
-        values["top_k_ce"] = top_k_ce(logits, wanted, config.top_k)
+        values["top_k_ce"] = _top_k_ce(q, p, config.top_k)
     return values
+
+
+def _logs(logits: Tensor) -> Tensor:
+    return logits.float().log_softmax(-1)
+
+
+def _token_ce(q: Tensor, tokens: Tensor) -> Tensor:
+    return -q.gather(-1, tokens[..., None])[..., 0]
+
+
+def _kl(q: Tensor, p: Tensor) -> Tensor:
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def _top_k_ce(q: Tensor, p: Tensor, k: int) -> Tensor:
+    best = p.topk(min(k, p.shape[-1]), dim=-1)
+    return -(best.values.exp() * q.gather(-1, best.indices)).sum(-1)
