@@ -29,7 +29,8 @@ from crossdraft.core.registry import find
 from crossdraft.core.types import Generation, Limits, Sampling
 from crossdraft.data.align import align, load_aligned
 from crossdraft.data.events import load_events, make_stream, parse_sensor_size
-from crossdraft.data.store import Store
+from crossdraft.data.store import Store, save_head
+from crossdraft.data.store.head import HEAD_FILE
 from crossdraft.data.video import read_image, read_image_folder, read_video
 from crossdraft.decode.audit import AuditReport, audit
 from crossdraft.decode.loop import generate as run_loop
@@ -40,7 +41,7 @@ from crossdraft.drafters.memory import StreamMemory
 from crossdraft.extraction.answers import Answers, Kept, Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.extraction.jobs import Job
-from crossdraft.models import fingerprint, load_vlm, resolve_checkpoint
+from crossdraft.models import fingerprint, load_vlm, read_ends, resolve_checkpoint
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
 from crossdraft.verify import rule_for
@@ -620,6 +621,25 @@ def _own_memory(model: VLM) -> Drafter:
 def _what(model: VLM) -> dict[str, Any] | None:
     source = _sources.get(model)
     return None if source is None else source.what()
+
+
+def keep_head(
+    store: str | Path, target: str | Path, *, note: Callable[[str], None] = lambda line: None
+) -> Path | None:
+    """Keep the target's output head beside its states, so that training needs no model; returns the file.
+
+    A checkpoint whose head is not found by its name is noted: its states are as good without. Raises what cannot be
+    written.
+    """
+    if (path := Path(store) / HEAD_FILE).is_file():
+        return path
+    folder = resolve(target, "target")
+    try:
+        head = read_ends(folder).head
+    except CheckpointError as error:
+        note(f"the target's output head is not kept: {error}")
+        return None
+    return save_head(store, head, str(folder))
 
 
 # --- answers ----------------------------------------------------------------------------------------------------

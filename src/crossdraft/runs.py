@@ -1,5 +1,6 @@
-"""The package's own measurements on the built-in pair: load, hand over to ``bench``, return the record's body."""
+"""Whole runs: load, hand over to ``bench`` or ``training``, return the record's body."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,10 @@ from crossdraft.bench.workbench import Report, silent
 from crossdraft.build import NANO, Pair, load_nano, load_target, resolve, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
+from crossdraft.data.store import Store, load_head, read_head
+from crossdraft.data.store.head import HEAD_FILE
+from crossdraft.models import read_ends
+from crossdraft.training.adapters import AdapterTraining, train_adapter
 
 # streams of the measurements; training draws its own from other seeds
 BENCH_SEED = 2024
@@ -72,6 +77,32 @@ def run_bench(
             _races(report), num_tokens=24 if quick else 96, repeats=3 if quick else 9, report=report
         )
     raise SettingError(f"unknown measurement '{name}'")
+
+
+def train_on_store(
+    store: str | Path, out: str | Path, config: AdapterTraining, *, head: str | Path | None = None,
+    target: str | Path | None = None, restart: bool = False, report: Report = silent,
+    note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """``training.adapters.train_adapter`` on a folder; its record.
+
+    head: a saved output head; target: the target itself, of which head and token embeddings are read and nothing
+    else; by default the head that the extraction kept in the store. Raises what reading these raises.
+    """
+    opened = Store.open(store)
+    embeddings = weight = None
+    if target is not None:
+        ends = read_ends(resolve(target, "target"))
+        weight, embeddings = ends.head, ends.embeddings
+    elif head is not None:
+        weight = read_head(head, opened.identity)
+    elif (opened.root / HEAD_FILE).is_file():
+        weight = load_head(opened.root)
+    record = train_adapter(
+        opened, out, config, head=weight, embeddings=embeddings, report=report, note=note, resume=not restart
+    )
+    assert record is not None, "it was not told to stop early"
+    return record
 
 
 def carried_video() -> Path:

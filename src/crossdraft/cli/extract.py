@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         )
         identity = extractor.identity()
         with StoreWriter(args.out, identity, prefix=f"w{worker}") as writer:
+            build.keep_head(args.out, args.target, note=output.say)
             made = extract(extractor, jobs[worker::workers], writer, retry_failed=args.retry_failed, report=report)
     body = {
         "store": str(args.out), "mode": args.mode, "control": identity.control,

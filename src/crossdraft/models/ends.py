@@ -8,11 +8,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crossdraft.core.errors import CheckpointError
-from crossdraft.core.registry import find
-from crossdraft.models.catalogue import PARTS, family_of
-from crossdraft.models.loading import read_headers, read_json, resolve_checkpoint
+from crossdraft.models.loading import Entry, finite, read_headers, resolve_checkpoint
 
-_EMBEDDINGS, _HEAD = "decoder.embed_tokens.weight", "decoder.lm_head.weight"
+_EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,29 +22,29 @@ class Ends:
 
 
 def read_ends(ref: str | Path) -> Ends:
-    """Both ends of the checkpoint ``ref``; a tied head is the embedding table.
+    """Both ends of the checkpoint ``ref``, of whatever family; one without a head ties it to the embeddings.
 
-    Nothing else is read, so this is cheap for a model of any size. Raises CheckpointError for a family whose layout
-    is not known, and for a checkpoint that lacks them or is damaged.
+    Nothing else is read, so this is cheap for a model of any size. Raises CheckpointError when there is no
+    checkpoint, its tensors have no such names, or they are damaged.
     """
     folder = resolve_checkpoint(ref)
-    family = family_of(read_json(folder / "config.json"))
-    if family not in PARTS:
-        raise CheckpointError(
-            f"{folder} is of the family '{family}', whose head cannot be read alone; known: {', '.join(PARTS)}"
-        )
-    rename = find("model family", PARTS, family).rename
-    files = {name: (key, entry.file) for key, entry in read_headers(folder).items() if (name := rename(key))}
-    embeddings = _read(files, _EMBEDDINGS, folder)
-    return Ends(embeddings, _read(files, _HEAD, folder) if _HEAD in files else embeddings)
+    headers = read_headers(folder)
+    embeddings = _read(headers, _EMBEDDINGS, folder)
+    if embeddings is None:
+        raise CheckpointError(f"{folder} has no {_EMBEDDINGS}, so its output head is not known; name another one")
+    head = _read(headers, _HEAD, folder)
+    return Ends(embeddings, embeddings if head is None else head)
 
 
-def _read(files: dict[str, tuple[str, Path]], name: str, folder: Path) -> Tensor:
-    if name not in files:
-        raise CheckpointError(f"checkpoint {folder} lacks {name}; see: crossdraft models check {folder}")
-    key, file = files[name]
+def _read(headers: dict[str, Entry], name: str, folder: Path) -> Tensor | None:
+    keys = [key for key in headers if key == name or key.endswith(f".{name}")]
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise CheckpointError(f"{folder} has several tensors named {name}, so its ends are not known")
+    key, file = keys[0], headers[keys[0]].file
     try:
         with safe_open(file, framework="pt") as opened:
-            return opened.get_tensor(key)
+            return finite(opened.get_tensor(key), key, file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error

@@ -174,14 +174,15 @@ def load_weights(
                 for key in list(opened.keys()):
                     name = rename(key)
                     if name is not None:
-                        state[name] = _finite(opened.get_tensor(key), key, file).to(dtype)
+                        state[name] = finite(opened.get_tensor(key), key, file).to(dtype)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
     module.load_state_dict(state, strict=False, assign=True)
     module.requires_grad_(False)
 
 
-def _finite(tensor: Tensor, key: str, file: Path) -> Tensor:
+def finite(tensor: Tensor, key: str, file: Path) -> Tensor:
+    """``tensor``. CheckpointError, naming ``key`` in ``file``, unless it is floating-point and finite."""
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"{key} in {file} is {tensor.dtype}: quantised checkpoints are not supported; use the bf16 or fp16 one"

@@ -19,7 +19,7 @@ that no line names, and going on removes those of its own prefix.
 """
 
 from crossdraft.data.store.chunks import import_chunks
-from crossdraft.data.store.head import load_head, save_head
+from crossdraft.data.store.head import load_head, read_head, save_head
 from crossdraft.data.store.health import CheckReport, Damage, StoreStats, check, repair, stats
 from crossdraft.data.store.index import Entry, Failure
 from crossdraft.data.store.merging import merge, same_content
@@ -45,6 +45,7 @@ __all__ = [
     "import_chunks",
     "load_head",
     "merge",
+    "read_head",
     "repair",
     "same_content",
     "save_head",

@@ -33,11 +33,18 @@ def load_head(root: str | Path) -> Float[Tensor, "V Dt"]:
     path = root / HEAD_FILE
     if not path.is_file():
         raise DataError(f"{root}: has no {HEAD_FILE}, so its states cannot become tokens; extract or import one")
+    return read_head(path, read_identity(root))
+
+
+def read_head(path: str | Path, identity: StoreIdentity) -> Float[Tensor, "V Dt"]:
+    """A head that ``save_head`` wrote, wherever it lies. DataError when it is damaged, or of another target than
+    ``identity`` has."""
+    path = Path(path)
     try:
         weight = load_file(path)["weight"]
     except (SafetensorError, OSError, KeyError) as error:
-        raise DataError(f"{path}: is damaged ({error}); extract or import it again") from error
-    check_head(weight, read_identity(root), str(path))
+        raise DataError(f"{path}: is damaged or no saved head ({error}); extract or import it again") from error
+    check_head(weight, identity, str(path))
     return weight
 
 
