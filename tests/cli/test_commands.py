@@ -34,6 +34,8 @@ def test_doctor_names_what_is_missing_and_the_command(run: Run, monkeypatch: pyt
 
 
 def test_list_names_every_catalogue(run: Run) -> None:
+    from crossdraft.adapters import ADAPTERS
+    from crossdraft.core.registry import find
     from crossdraft.drafters import DRAFTERS
     from crossdraft.models import FAMILIES
     from crossdraft.verify import RULES
@@ -43,6 +45,12 @@ def test_list_names_every_catalogue(run: Run) -> None:
     assert list(body["rules"]) == list(RULES)
     assert list(body["families"]) == list(FAMILIES)
     assert "auto" in body["windows"]
+    assert list(body["adapters"]) == list(ADAPTERS)
+    for name, told in body["adapters"].items():
+        level = find("adapter", ADAPTERS, name)
+        assert told["inputs"] == sorted(level.inputs) and told["description"] == level.__doc__.partition("\n")[0]
+        assert (told["causal"], told["sees_its_target"]) == (level.causal, level.sees_its_target)
+    assert "[draft_states + target_states; causal, sees its target]" in run("list")[1]
     assert all(line for entries in body.values() for line in entries.values())
 
 

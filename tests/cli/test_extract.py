@@ -11,7 +11,8 @@ import torch
 
 from crossdraft import build
 from crossdraft.data.scenes import write_streams
-from crossdraft.data.store import Store, same_content
+from crossdraft.data.store import Store, load_head, same_content
+from crossdraft.models import read_ends
 from crossdraft.models.nano import nano_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -36,6 +37,8 @@ def test_two_workers_fill_one_store_and_a_second_run_has_nothing_to_do(
     assert counts == [2, 2, 0]
     store = Store.open(tmp_path / "s")
     assert len(store) == 4 and store.identity.mode == "teacher-forced"
+    head, _ = read_matrices(nano_dir("target"))
+    assert torch.equal(load_head(store.root), head)
     assert all(len(sample.target_states) == len(sample.draft_states) <= 12 for sample in store)
     code, out, _ = run("store", "check", tmp_path / "s")
     assert code == 0 and "4 samples" in out
