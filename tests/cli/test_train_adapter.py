@@ -60,16 +60,15 @@ def test_it_trains_and_a_second_run_has_nothing_to_do(run: Run, write: Write, tm
     code, out, err = run(*command)
     assert code == 0, err
     assert "l1, 65,601 parameters, on 4 teacher-forced answers of 2 recordings; best epoch" in out
-    assert "held out, 2 answers of 1 recordings: cos" in out and "leading matches" in out
+    assert "held out, 2 answers of 1 recording: cos" in out and "leading matches" in out
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["loss"]["kl"] == 1.0 and len(record["epochs"]) == 2
     code, out, err = run(*command, "--json")
     assert code == 0 and "is finished" in err and json.loads(out)["epochs"] == record["epochs"]
     code, out, err = run(*command, "--loss", "study", "--position-decay", "0.9", "--restart", "--json")
-    assert (
-        code == 0
-        and json.loads(out)["loss"] | {"mse": 1.0, "cosine": 0.5, "position_decay": 0.9} == json.loads(out)["loss"]
-    )
+    assert code == 0, err
+    wanted = {"mse": 1.0, "cosine": 0.5, "kl": 0.0, "position_decay": 0.9}
+    assert wanted.items() <= json.loads(out)["loss"].items()
 
 
 def test_the_head_comes_from_a_file_or_from_the_target(run: Run, write: Write, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from crossdraft.core.registry import find
     from crossdraft.nn.losses import named_loss
     from crossdraft.training.adapters import AdapterTraining
+    from crossdraft.training.ranks import join
 
     build.set_threads(args.threads)
     loss = named_loss(args.loss, find("adapter", ADAPTERS, args.level).study_loss)
@@ -65,11 +66,14 @@ def run(args: argparse.Namespace) -> int:
         accumulate=args.accumulate, peak_lr=args.lr, patience=args.patience, validation=args.validation,
         seed=args.seed, dtype=args.dtype, device=build.pick_device(args.device),
     )  # fmt: skip
-    with output.progress(args.json) as report:
+    first = join(config.device).first  # of several launched processes only one tells
+    with output.progress(args.json or not first) as report:
         record = runs.train_on_store(
             args.store, args.out, config, head=args.head, target=args.target, restart=args.restart, report=report,
-            note=output.say,
+            note=output.say if first else lambda line: None,
         )  # fmt: skip
+    if not first:
+        return 0
     if args.json:
         output.print_json(record)
         return 0
@@ -94,14 +98,15 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _lines(out: str, record: dict[str, Any]) -> list[str]:
     best = record["epochs"][record["best_epoch"] - 1]
-    recordings = {side: len(names) for side, names in record["recordings"].items()}
+    recordings = {
+        side: f"{len(names)} recording{'s' * (len(names) != 1)}" for side, names in record["recordings"].items()
+    }
     held_out = f"cos {best['held_out_cos']:.3f}"
     if best["held_out_run"] is not None:
         held_out += f", target's token {best['held_out_top1']:.1%}, leading matches {best['held_out_run']:.2f}"
     return [
         f"{out}: {record['level']}, {record['parameters']:,} parameters, on {record['num_samples']} "
-        f"{record['trained_on']} answers of {recordings['train']} recordings; best epoch {record['best_epoch']} of "
+        f"{record['trained_on']} answers of {recordings['train']}; best epoch {record['best_epoch']} of "
         f"{len(record['epochs'])} (ended by {record['ended_by']}), {record['seconds']:.0f} s",
-        f"held out, {record['num_validation_samples']} answers of {recordings['validation']} recordings: "
-        f"{held_out}",
+        f"held out, {record['num_validation_samples']} answers of {recordings['validation']}: {held_out}",
     ]
