@@ -37,7 +37,7 @@ def test_two_workers_fill_one_store_and_a_second_run_has_nothing_to_do(
     assert counts == [2, 2, 0]
     store = Store.open(tmp_path / "s")
     assert len(store) == 4 and store.identity.mode == "teacher-forced"
-    head, _ = read_matrices(nano_dir("target"))
+    head = read_ends(nano_dir("target")).head
     assert torch.equal(load_head(store.root), head)
     assert all(len(sample.target_states) == len(sample.draft_states) <= 12 for sample in store)
     code, out, _ = run("store", "check", tmp_path / "s")

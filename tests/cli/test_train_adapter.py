@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from crossdraft.data.store import PairedStates, Store, StoreIdentity, StoreWriter, load_head, save_head
-from crossdraft.models import read_matrices
+from crossdraft.models import read_ends
 from crossdraft.models.nano import nano_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Write:
                     )
                 )  # fmt: skip
         if head:
-            save_head(root, read_matrices(nano_dir("target"))[0])
+            save_head(root, read_ends(nano_dir("target")).head)
         return root
 
     return make
@@ -74,7 +74,7 @@ def test_it_trains_and_a_second_run_has_nothing_to_do(run: Run, write: Write, tm
 def test_the_head_comes_from_a_file_or_from_the_target(run: Run, write: Write, tmp_path: Path) -> None:
     store = write(head=False)
     kept = tmp_path / "head.safetensors"
-    save_file({"weight": read_matrices(nano_dir("target"))[0]}, kept)
+    save_file({"weight": read_ends(nano_dir("target")).head}, kept)
     command = ("train", "adapter", "l1", "--store", store, "--epochs", 1, "--json", "--out")
     records = []
     for name, source in (("a", ("--head", kept)), ("b", ("--target", "nano"))):
