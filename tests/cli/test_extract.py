@@ -144,3 +144,29 @@ def test_what_a_model_is_does_not_say_where_it_lies_and_runs(tmp_path: Path) -> 
     assert here.what() == there.what() == replace(here, device="cuda:1").what()
     assert here.what() != replace(here, dtype="bfloat16").what()
     assert here.what() != build.Source.of("nano", "event", "float32", "cpu").what()
+
+
+def test_nothing_but_failures_is_no_success(run: Run, tmp_path: Path) -> None:
+    line = {"id": "a", "recording": "r", "clip_index": 0, "video": "no.mp4", "events": "no.npz", "question": "Who?"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    common = ("extract", tmp_path / "s", "--manifest", tmp_path / "m.jsonl", "--json")
+    code, out, err = run(*common)
+    assert code == 2 and "nothing could be extracted" in err and "no.mp4" in err and err.count("\n") == 1
+    assert json.loads(out)["failed"] == 1
+    code, out, err = run(*common)
+    assert code == 0 and json.loads(out)["failed_before"] == 1 and "--retry-failed" in err
+    code, _, err = run(*common, "--retry-failed")
+    assert code == 2 and "nothing could be extracted" in err
+
+
+def test_a_settings_error_leaves_a_store_that_says_it_is_empty(run: Run, scenes: Path, tmp_path: Path) -> None:
+    common = ("extract", tmp_path / "s", "--data", scenes, "--limit", 1)
+    assert run(*common, "--max-new-tokens", 10**8)[0] == 2
+    code, _, err = run(*common, "--max-new-tokens", 8)
+    assert code == 2 and "is an empty store of another kind" in err and "delete it" in err, err
+
+
+def test_a_target_is_no_event_model_for_a_control(run: Run, scenes: Path, tmp_path: Path) -> None:
+    pair = ("--event-model", nano_dir("target"))
+    code, out, err = run("extract", tmp_path / "s", "--data", scenes, "--limit", 1, *pair, "--shuffle-events")
+    assert code == 2 and "does not look at events" in err and err.count("\n") == 1, out + err

@@ -119,6 +119,30 @@ def test_models_check(run: Run, pair: tuple[Path, Path]) -> None:
     assert code == 0
     assert "video_llava" in out and "ready to load" in out
     assert json.loads(run("models", "check", pair[1], "--json")[1])["family"] == "eventgpt"
+    code, out, _ = run("models", "check", "nano", "--json")
+    found = json.loads(out)
+    assert code == 0 and {role: report["family"] for role, report in found.items()} == {
+        "target": "video_llava", "event": "eventgpt"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["", "vision_config"])
+def test_a_config_without_measure_is_refused_in_no_time(
+    run: Run, pair: tuple[Path, Path], tmp_path: Path, place: str
+) -> None:
+    folder = shutil.copytree(pair[1], tmp_path / "deep")
+    config = json.loads((folder / "config.json").read_text())
+    (config[place] if place else config)["num_hidden_layers"] = 10**9
+    (folder / "config.json").write_text(json.dumps(config))
+    code, out, _ = run("models", "check", folder)
+    assert code == 2 and "must be at most" in out
+
+
+def test_a_preprocessing_that_says_nothing_is_a_problem(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(pair[1], tmp_path / "odd")
+    (folder / "preprocessor_config.json").write_text("[]")
+    code, out, _ = run("models", "check", folder)
+    assert code == 2 and "preprocessor_config.json must hold a JSON object" in out
 
 
 # --- checkpoints that cannot be used: one line, exit code 2 ----------------------------------------------------

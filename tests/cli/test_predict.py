@@ -100,6 +100,13 @@ def test_the_threshold_of_production_is_a_choice(run: Run) -> None:
         (("predict", *TIMES, "--acceptance", "1.5", "--tokens", "9"), "acceptance rate is 1.5"),
         (("predict", *TIMES, "--acceptance", "0.5", "--tokens", "0"), "answer of 0 tokens"),
         (("predict", "--profile", "none.json", *RATES), "no such record: none.json"),
+        (("predict", *TIMES, "--acceptance", ",".join(["0.9"] * 300), "--tokens", "9"), "rates of 300 depths"),
+        (("predict", *TIMES, "--acceptance", "x" * 5000, "--tokens", "9"), "neither a file nor numbers"),
+        (("predict", *TIMES, "--acceptance", "0.5", "--tokens", "1000000000"), "cannot be predicted"),
+        (("verdict", *TIMES, "--acceptance", "0.5", "--tokens", "1000000000"), "is too long"),
+        (("predict", *TIMES, "step=1e308", *RATES), "step_ms is 1e+308"),
+        (("predict", *TIMES, "step=1e-300", *RATES), "step_ms is 1e-300"),
+        (("predict", *TIMES, *RATES, "--window-acceptance", ""), "--window-acceptance ''"),
         (("verdict", *TIMES, *RATES, "--interval", "0", "1"), "enclose the 3.4"),
     ],
 )  # fmt: skip
@@ -112,11 +119,27 @@ def test_bad_input_is_one_line(argv: tuple[str, ...], words: str, run: Run) -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [("{", "not a readable record"), ("[1]", "is not a record"), ("{}", "neither 'alpha' rates nor 'rounds'"),
-     ('{"rounds": [3]}', "neither"), ('{"alpha": 3}', "neither")],
+     ('{"rounds": [3]}', "neither"), ('{"alpha": 3}', "neither"), ('{"alpha": ["x"]}', "neither"),
+     ('{"alpha": "0.5"}', "neither"), ('{"alpha": {"1": 0.5}}', "neither"), ('{"alpha": [2]}', "rate is 2.0"),
+     ('{"alpha": [0.5], "window_alpha": "x"}', "neither"), ("[" * 100_000, "not a readable record"),
+     ('{"rounds": [{"drafted": "a", "accepted": 0, "emitted": 1}]}', "neither"),
+     ('{"rounds": [{"drafted": 1000000000, "accepted": 0, "emitted": 1}]}', "drafted 1000000000 tokens")],
 )  # fmt: skip
 def test_damaged_records(text: str, words: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text)
     code, _, err = run("predict", *TIMES, "--acceptance", tmp_path / "r.json", "--tokens", "9")
     assert code == 2 and words in err and err.count("\n") == 1
     if text != "{}":
-        assert run("predict", "--profile", tmp_path / "r.json", *RATES)[0] == 2
+        code, _, err = run("predict", "--profile", tmp_path / "r.json", *RATES)
+        assert code == 2 and err.count("\n") == 1
+
+
+def test_a_profile_with_a_byte_order_mark(run: Run, tmp_path: Path) -> None:
+    body = {
+        "target_pass_ms": {"1": 5.0, "8": 6.0},
+        "target_encode_ms": 1,
+        "target_prefill_ms": 2,
+        "event_token_ms": 3,
+    }
+    (tmp_path / "p.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(body).encode())
+    assert run("predict", "--profile", tmp_path / "p.json", *RATES)[0] == 0

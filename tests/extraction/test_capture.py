@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.errors import CrossdraftError, DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt
 from crossdraft.core.types import Limits
 from crossdraft.data.store import PairedStates, Store, StoreWriter, same_content
@@ -121,6 +121,32 @@ def test_a_clip_that_cannot_be_read_is_recorded_and_can_be_retried(tiny: Any, tm
     assert (again.done, again.failed) == (1, 0) and len(Store.open(tmp_path / "s")) == 3
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")])
+def test_an_interrupted_run_keeps_what_it_made(tiny: Any, tmp_path: Path, error: BaseException) -> None:
+    def interrupt() -> Prompt:
+        raise error
+
+    jobs = _jobs(4)
+    jobs[2] = Job("clip2#0", "road0", 2, _prompt(2).question, interrupt)
+    with pytest.raises(type(error)):
+        _fill(tmp_path / "s", _extractor(tiny), jobs)
+    assert [entry.id for entry in Store.open(tmp_path / "s").entries] == ["clip0#0", "clip1#0"]
+    _fill(tmp_path / "s", _extractor(tiny), _jobs(4))
+    _fill(tmp_path / "whole", _extractor(tiny), _jobs(4))
+    assert same_content(tmp_path / "s", tmp_path / "whole")
+
+
+def test_a_long_run_commits_now_and_then(tiny: Any, tmp_path: Path) -> None:
+    extractor = _extractor(tiny)
+    with StoreWriter(tmp_path / "s", extractor.identity()) as writer:
+        assert extract(extractor, _jobs(3), writer, commit_s=0.0) == Extracted(3, 0, writer_tokens(writer))
+    assert len({entry.shard for entry in Store.open(tmp_path / "s").entries}) == 3
+
+
+def writer_tokens(writer: StoreWriter) -> int:
+    return sum(entry.num_target_tokens for entry in Store.open(writer.root).entries)
+
+
 def test_other_settings_are_another_store(tiny: Any, tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", _extractor(tiny).identity()):
         pass
@@ -208,6 +234,23 @@ def test_a_store_that_does_not_say_whose_answers_it_holds(tiny: Any, tmp_path: P
         writer.put(made.states_of(_jobs(1)[0]))
     with pytest.raises(DataError, match="does not say which target"):
         Kept.of(Store.open(tmp_path / "old"))
+
+
+def test_a_damaged_store_of_answers_ends_the_run(tiny: Any, tmp_path: Path) -> None:
+    """It is not the clips' fault, so no clip may count as failed."""
+    kept = Kept.of(_fill(tmp_path / "answers", _extractor(tiny), _jobs(2)))
+    shard = next((tmp_path / "answers").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:60])
+    reading = Extractor(kept, tiny.event_model, tiny.drafter("memory"), Greedy(), _extractor(tiny).config)
+    with pytest.raises(CrossdraftError, match="cannot be read.*store check"):
+        _fill(tmp_path / "read", reading, _jobs(2))
+    assert not Store.open(tmp_path / "read").failures
+
+
+def test_a_model_that_does_not_look_at_events_has_no_control(tiny: Any, make_tiny: Any) -> None:
+    extractor = replace(_extractor(tiny, shuffled=True), event_model=make_tiny(1))
+    with pytest.raises(SettingError, match="does not look at events"):
+        extractor.states_of(shuffled(_jobs(2))[0])
 
 
 def test_a_clip_without_a_kept_answer_is_recorded_with_the_reason(tiny: Any, tmp_path: Path) -> None:

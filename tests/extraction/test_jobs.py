@@ -69,6 +69,9 @@ GOOD = {"id": "a", "recording": "r", "clip_index": 0, "video": "v", "events": "e
     ("lines", "words"),
     [
         (["{"], "line 1: is not valid JSON"),
+        (["[" * 100_000], "line 1: is not valid JSON"),
+        ([json.dumps(GOOD | {"sensor_size": [640]})], r"line 1: sensor_size is \[640\], must be \[WIDTH, HEIGHT\]"),
+        ([json.dumps(GOOD | {"sensor_size": {"a": 1}})], "line 1: sensor_size is {'a': 1}"),
         (["[1]"], "line 1: is no object"),
         ([json.dumps(GOOD), json.dumps(GOOD | {"colour": 1})], "line 2: has unknown keys colour"),
         ([json.dumps(GOOD | {"video": ""})], "video is ''"),
@@ -181,3 +184,17 @@ def test_a_limit_does_not_change_whose_events_a_clip_gets(scenes: Path) -> None:
         assert one is not None and other is not None and np.array_equal(one.t_us, other.t_us)
         own = mine.load().events
         assert own is not None and not np.array_equal(one.t_us, own.t_us)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_bytes(b"\xef\xbb\xbfWhat is there?\r\nWho moves?\r\n")
+    assert read_questions(tmp_path / "q.txt") == ["What is there?", "Who moves?"]
+    (tmp_path / "m.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD | {"question": "a\u2028b?"}).encode())
+    (job,) = read_manifest(tmp_path / "m.jsonl")
+    assert job.question == "a\u2028b?"
+
+
+def test_questions_that_never_close(tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is not valid JSON"):
+        read_questions(tmp_path / "q.txt")

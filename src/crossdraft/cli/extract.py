@@ -5,14 +5,14 @@ import re
 
 from crossdraft.cli import output
 from crossdraft.cli.generate import add_pair
-from crossdraft.core.errors import SettingError
+from crossdraft.core.errors import DataError, SettingError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     command = commands.add_parser("extract", help="states of both models over paired clips, into a store")
     add_pair(command)
-    command.add_argument("out", metavar="STORE", help="folder of the store; made, or continued")
+    command.add_argument("out", metavar="STORE", type=output.folder, help="folder of the store; made, or continued")
     add_source(command)
     command.add_argument("--lora", metavar="FILE", help="an adapter 'l6' to merge into the event model first")
     command.add_argument("--per-clip", type=int, metavar="N", help="only N questions of each clip, drawn")
@@ -33,7 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--states", choices=("bf16", "fp16", "fp32"), default="bf16", help="how they are stored")
     command.add_argument("--layers", metavar="I,J", default="", help="further target layers to keep")
     command.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K best log-probabilities")
-    command.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    command.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="(default: 128)")
     command.add_argument(
         "--worker", default="0/1", metavar="I/N", help="this is worker I of N (from 0) on one store"
     )
@@ -85,18 +85,29 @@ def run(args: argparse.Namespace) -> int:
         identity = extractor.identity()
         with StoreWriter(args.out, identity, prefix=f"w{worker}") as writer:
             build.keep_head(args.out, args.target, note=output.say)
-            made = extract(extractor, jobs[worker::workers], writer, retry_failed=args.retry_failed, report=report)
+            mine = jobs[worker::workers]
+            made = extract(extractor, mine, writer, retry_failed=args.retry_failed, report=report)
+            failures = [writer.failures[job.id] for job in mine if job.id in writer.failures]
+    before = len(failures) - made.failed
     body = {
         "store": str(args.out), "mode": args.mode, "control": identity.control,
-        "samples": made.done, "failed": made.failed, "tokens": made.tokens,
+        "samples": made.done, "failed": made.failed, "failed_before": before, "tokens": made.tokens,
     }  # fmt: skip
     if args.json:
         output.print_json(body)
     else:
         what = args.mode if identity.control == "none" else f"{args.mode}, events {identity.control}"
         print(f"{args.out}: {made.done} samples, {made.tokens} tokens ({what})")
-        if made.failed:
-            output.say(f"{made.failed} failed; their reasons: crossdraft store stats {args.out}")
+    if made.failed and not made.done:
+        raise DataError(
+            f"{args.out}: nothing could be extracted from {made.failed} clips and questions; the last reason: "
+            f"{failures[-1].reason}"
+        )
+    if failures:
+        output.say(
+            f"{made.failed} failed, {before} had failed before (--retry-failed tries again); their reasons: "
+            f"crossdraft store stats {args.out}"
+        )
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return the exit code: 0, 1 (our bug), 2 (the user can mend it) or 130."""
-    _open_closed_streams()
+    _mend_streams()
     try:
         args = parser().parse_args(argv)
     except SystemExit as stop:
@@ -73,11 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bug(error)
 
 
-def _open_closed_streams() -> None:
-    """A shell may start us without stdout or stderr (``>&-``): what is printed then goes nowhere."""
+def _mend_streams() -> None:
+    """A shell may start us without stdout or stderr (``>&-``): what is printed then goes nowhere. Characters that
+    the terminal cannot show are printed as their numbers."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _bug(error: Exception) -> int:

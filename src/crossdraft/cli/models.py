@@ -19,13 +19,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run_check(args: argparse.Namespace) -> int:
     """Print the report; exit code 2 when the checkpoint cannot be loaded."""
     from crossdraft.models import check_checkpoint
-    from crossdraft.models.nano import nano_dir
+    from crossdraft.models.nano import ROLES, nano_dir
 
-    folders = [nano_dir("target"), nano_dir("event")] if args.checkpoint == "nano" else [args.checkpoint]
+    folders = [nano_dir(role) for role in ROLES] if args.checkpoint == "nano" else [args.checkpoint]
     reports = [check_checkpoint(folder) for folder in folders]
-    for report in reports:
-        if args.json:
-            output.print_json(dataclasses.asdict(report))
-        else:
-            print(report)
+    bodies = [dataclasses.asdict(report) for report in reports]
+    if args.json:
+        output.print_json(dict(zip(ROLES, bodies, strict=True)) if args.checkpoint == "nano" else bodies[0])
+    else:
+        print(*reports, sep="\n")
     return 0 if all(report.ok for report in reports) else 2

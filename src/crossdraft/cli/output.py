@@ -2,9 +2,17 @@
 
 import json
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+
+def folder(text: str) -> str:
+    """A folder named on the command line. An empty name would be the working directory, which nobody means."""
+    if not text:
+        raise ArgumentTypeError("the name of the folder is empty")
+    return text
 
 
 class Report(Protocol):
@@ -56,19 +64,23 @@ def progress(quiet: bool = False) -> Iterator[Report]:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """A table on stdout, the first column to the left and the others to the right."""
+    """A table on stdout, the first column to the left and the others to the right; brackets are no markup."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        table.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    with console.capture() as shown:
+        console.print(table)
+    # printed by ourselves: where the reader has gone, rich would end the process with an exit code of its own
+    print(shown.get(), end="")
     if note:
-        console.print(note, highlight=False, soft_wrap=True)
+        print(note)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

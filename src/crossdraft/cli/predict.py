@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdraft.cli import output
-from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.errors import CrossdraftError, DataError, SettingError
 
 if TYPE_CHECKING:
     from crossdraft.evaluate.latency import Times
@@ -165,34 +165,52 @@ def _figure(item: str) -> tuple[str, Any]:
 def _acceptance(args: argparse.Namespace) -> "Acceptance":
     from crossdraft.evaluate.prediction import Acceptance, alphas_from_rounds
 
-    window = _rates(args.window_acceptance, "--window-acceptance") if args.window_acceptance else ()
-    if not Path(args.acceptance).is_file():
+    window = _rates(args.window_acceptance, "--window-acceptance") if args.window_acceptance is not None else ()
+    try:
         return Acceptance(_rates(args.acceptance, "--acceptance"), window)
+    except _NoRates:
+        # numbers first: a long list of them is no file name that could be asked for
+        if len(args.acceptance) > _LONGEST_PATH or not Path(args.acceptance).is_file():
+            raise
     body = _read(args.acceptance)
     try:
         if "alpha" in body:
-            rates = tuple(float(a) for a in body["alpha"])
-            return Acceptance(rates, window or tuple(float(a) for a in body.get("window_alpha", ())))
+            return Acceptance(_numbers(body["alpha"]), window or _numbers(body.get("window_alpha", [])))
         return Acceptance(alphas_from_rounds(body["rounds"]), window)
-    except (KeyError, TypeError, AttributeError) as error:
+    except CrossdraftError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{args.acceptance} holds neither 'alpha' rates nor 'rounds' with drafted, accepted and emitted tokens"
         ) from error
+
+
+_LONGEST_PATH = 250
+
+
+class _NoRates(SettingError):
+    """What was given is no list of numbers."""
 
 
 def _rates(text: str, option: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise SettingError(f"{option} '{text}' is neither a file nor numbers like 0.8,0.7,0.6") from error
+        raise _NoRates(f"{option} '{text:.60}' is neither a file nor numbers like 0.8,0.7,0.6") from error
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise TypeError("no list")
+    return tuple(float(value) for value in values)
 
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        body = json.loads(Path(path).read_text())
+        body = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(f"no such record: {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a readable record: {error}") from error
     if not isinstance(body, dict):
         raise DataError(f"{path} is not a record, but {type(body).__name__}")

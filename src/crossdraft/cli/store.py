@@ -2,8 +2,13 @@
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
 from crossdraft.cli import output
+from crossdraft.core.errors import DataError
+
+if TYPE_CHECKING:
+    from crossdraft.data.store import Store
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,12 +31,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     merge = verbs.add_parser("merge", help="several stores of one pair into a new one")
     merge.add_argument("sources", nargs="+", metavar="DIR")
-    merge.add_argument("out", metavar="OUT")
+    merge.add_argument("out", metavar="OUT", type=output.folder, help="the new store")
+    merge.add_argument("--json", action="store_true", help="machine-readable")
     merge.set_defaults(run=run_merge)
 
     chunks = verbs.add_parser("import", help="chunks of the EventGPT study (index.json and chunks/*.pt)")
     chunks.add_argument("chunks", metavar="CHUNKS")
-    chunks.add_argument("out", metavar="OUT", help="the store: made, or continued after a break")
+    chunks.add_argument(
+        "out", metavar="OUT", type=output.folder, help="the store: made, or continued after a break"
+    )
     chunks.add_argument("--head", metavar="FILE", help="vl_lm_head.pt, the target's output head")
     chunks.add_argument(
         "--dataset", metavar="DIR", help="the data set, to group the samples by recording (else: one unknown one)"
@@ -39,6 +47,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     chunks.add_argument(
         "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32, as they are"
     )
+    chunks.add_argument("--json", action="store_true", help="machine-readable")
     chunks.set_defaults(run=run_import)
 
 
@@ -108,21 +117,36 @@ def run_merge(args: argparse.Namespace) -> int:
     """Merge."""
     from crossdraft.data.store import merge
 
-    with output.progress() as report:
+    with output.progress(args.json) as report:
         store = merge(args.sources, args.out, report)
-    print(f"{args.out}: {len(store)} samples of {len(store.recordings)} recordings")
+    if args.json:
+        output.print_json(_counts(args.out, store))
+    else:
+        print(f"{args.out}: {len(store)} samples of {len(store.recordings)} recordings")
     return 0
+
+
+def _counts(out: str, store: "Store") -> dict[str, str | int]:
+    recordings, failed = len(store.recordings), len(store.failures)
+    return {"store": out, "samples": len(store), "recordings": recordings, "failed": failed}
 
 
 def run_import(args: argparse.Namespace) -> int:
     """Import the chunks."""
     from crossdraft.data.store import import_chunks
 
-    with output.progress() as report:
+    with output.progress(args.json) as report:
         store = import_chunks(
             args.chunks, args.out, head=args.head, dataset=args.dataset, dtype=args.dtype, progress=report
         )
-    print(f"{args.out}: {len(store)} samples of {len(store.recordings)} recordings, {len(store.failures)} failures")
+    if args.json:
+        output.print_json(_counts(args.out, store))
+    else:
+        found = f"{len(store)} samples of {len(store.recordings)} recordings, {len(store.failures)} failures"
+        print(f"{args.out}: {found}")
+    if store.failures and not len(store):
+        reason = next(iter(store.failures.values())).reason
+        raise DataError(f"{args.out}: nothing could be imported; the first reason: {reason}")
     if args.dataset is None:
         output.say(
             "the recordings are unknown, so the data cannot be split by recording; name the set: --dataset DIR"

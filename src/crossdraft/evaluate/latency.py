@@ -25,6 +25,9 @@ WINDOWS = ("off", "sequential", "overlapped", "own-device")
 HIDING = ("overlapped", "own-device")
 """Windows in which the event model works while the target encodes and prefills."""
 
+SHORTEST_MS, LONGEST_MS = 1e-6, 1e9
+"""Between a nanosecond and twelve days: what is beyond is a slip of the pen, and sums of it would overflow."""
+
 # what a latency profile calls the figures (bench.profile) -> what they are called here
 _OF_PROFILE = {
     "target_encode_ms": "target_encode_ms",
@@ -69,17 +72,19 @@ class Times:
     def __post_init__(self) -> None:
         for name in FIGURES:
             value = getattr(self, name)
-            if name not in ("verify_ms", "window") and not (math.isfinite(value) and value >= 0):
-                raise SettingError(f"{name} is {value}, must be a finite number, 0 or more")
-        if self.step_ms <= 0:
-            raise SettingError("step_ms is 0: a step of the target takes time; measure it: crossdraft profile")
+            if name not in ("verify_ms", "window") and not (math.isfinite(value) and 0 <= value <= LONGEST_MS):
+                raise SettingError(f"{name} is {value}, must be a finite number from 0 to {LONGEST_MS:g}")
+        if self.step_ms < SHORTEST_MS:
+            raise SettingError(
+                f"step_ms is {self.step_ms:g}: a step of the target takes time; measure it: crossdraft profile"
+            )
         if self.contention < 1:
             raise SettingError(f"contention is {self.contention}, must be 1 (nothing is shared) or more")
         if self.window not in WINDOWS:
             raise SettingError(f"unknown window '{self.window}'; choose one of {', '.join(WINDOWS)}")
         if not any(rows > 1 for rows in self.verify_ms):
             raise SettingError("verify_ms needs the time of a pass over 2 rows or more: crossdraft profile")
-        if not all(rows >= 1 and math.isfinite(ms) and ms > 0 for rows, ms in self.verify_ms.items()):
+        if not all(rows >= 1 and SHORTEST_MS <= ms <= LONGEST_MS for rows, ms in self.verify_ms.items()):
             raise SettingError("verify_ms must map rows (1 or more) to finite milliseconds above 0")
         if stray := self.assumed - set(FIGURES):
             raise SettingError(f"assumed names '{min(stray)}', which is no figure; known: {', '.join(FIGURES)}")

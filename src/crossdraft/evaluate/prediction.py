@@ -28,6 +28,9 @@ from crossdraft.evaluate.latency import (
 Scheme = Literal["one-shot", "redraft"]
 SCHEMES: tuple[Scheme, ...] = ("one-shot", "redraft")
 
+MAX_TOKENS, MAX_DEPTH = 100_000, 256
+"""Of an answer, and of a draft: what is more is a slip of the pen, and would be counted through for hours."""
+
 
 @dataclass(frozen=True)
 class Acceptance:
@@ -43,6 +46,10 @@ class Acceptance:
     def __post_init__(self) -> None:
         if not self.decode:
             raise SettingError("no acceptance rates were given; one for each depth of a draft is needed")
+        if (depth := max(len(self.decode), len(self.window))) > MAX_DEPTH:
+            raise SettingError(
+                f"acceptance rates of {depth} depths were given; drafts have at most {MAX_DEPTH} tokens"
+            )
         for alpha in (*self.decode, *self.window):
             if not 0 <= alpha <= 1:
                 raise SettingError(f"an acceptance rate is {alpha}, must be between 0 and 1")
@@ -100,6 +107,8 @@ def alphas_from_rounds(rounds: Iterable[Mapping[str, Any]]) -> tuple[float, ...]
         if not 0 <= accepted <= min(drafted, emitted):
             raise DataError(f"a round has {accepted} of {drafted} drafted tokens accepted and {emitted} emitted")
         depth = max(depth, drafted)
+        if depth > MAX_DEPTH:
+            raise DataError(f"a round drafted {drafted} tokens; drafts have at most {MAX_DEPTH}")
         for k in range(1, min(drafted, accepted + (emitted > accepted)) + 1):
             tried[k] = tried.get(k, 0.0) + r.get("weight", 1)
             hits[k] = hits.get(k, 0.0) + r.get("weight", 1) * (k <= accepted)
@@ -175,8 +184,8 @@ def predict(
     cut to whatever takes the least time. SettingError for a draft longer than the acceptance rates known.
     Source: project derivation.
     """
-    if tokens < 1:
-        raise SettingError(f"an answer of {tokens} tokens cannot be predicted, it has 1 or more")
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise SettingError(f"an answer of {tokens} tokens cannot be predicted, it has from 1 to {MAX_TOKENS}")
     if scheme not in SCHEMES:
         raise SettingError(f"unknown scheme '{scheme}'; choose one of {', '.join(SCHEMES)}")
     depth = len(acceptance.decode)

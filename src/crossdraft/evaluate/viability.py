@@ -26,7 +26,7 @@ from crossdraft.evaluate.latency import (
     round_ms,
     usable_drafts,
 )
-from crossdraft.evaluate.prediction import Acceptance
+from crossdraft.evaluate.prediction import MAX_TOKENS, Acceptance
 
 Answer = Literal["VIABLE", "NOT VIABLE", "UNDETERMINED"]
 PRODUCTION = 3.0
@@ -159,8 +159,9 @@ def judge(
         (see ``Acceptance.shifted``). UNDETERMINED when the inequality holds at one end only.
     Raises SettingError when the interval does not enclose the figure it belongs to.
     """
-    if tokens < 2:
-        raise SettingError(f"an answer of {tokens} tokens leaves nothing to draft; give 2 or more")
+    if not 2 <= tokens <= MAX_TOKENS:
+        why = "leaves nothing to draft" if tokens < 2 else "is too long"
+        raise SettingError(f"an answer of {tokens} tokens {why}; give from 2 to {MAX_TOKENS}")
     if not (math.isfinite(production) and production > 0):
         raise SettingError(f"production is {production}, must be a speed-up above 0")
     ends = None if interval is None else tuple(_at(acceptance, end) for end in _checked(acceptance, interval))

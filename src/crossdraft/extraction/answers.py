@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from crossdraft.core.errors import DataError
+from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter, DraftSession, Needs, Rule, Window
 from crossdraft.core.types import LAST, Limits, Step
@@ -137,12 +137,16 @@ class Kept:
                 )
 
     def answer(self, job: Job, prompt: Prompt) -> Answer:
-        """As the store has it. DataError for a job that it does not have."""
+        """As the store has it. DataError for a job that it does not have, CrossdraftError when it is damaged."""
         if job.id not in self.store:
             failed = self.store.failures.get(job.id)
             why = f"it failed there: {failed.reason}" if failed is not None else "extract it there first"
             raise DataError(f"{self.store.root}: has no answer for '{job.id}' ({why})")
-        sample = self.store[job.id]
+        try:
+            sample = self.store[job.id]
+        except DataError as error:
+            # the store's fault, not this clip's: it must not be recorded as if the clip had failed
+            raise CrossdraftError(str(error)) from error
         assert sample.target_tokens is not None
         top = {"top_ids": sample.top_ids, "top_log_probs": sample.top_log_probs}
         return Answer(

@@ -6,13 +6,15 @@ store that has them). The event model then reads the same tokens (``teacher-forc
 nothing to do with position t of the other). In a control it does so over another clip's events.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from crossdraft.core.errors import DataError, SettingError
+from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter, Rule
 from crossdraft.core.types import LAST
 from crossdraft.data.store import DType, Failure, Mode, PairedStates, StoreIdentity, StoreWriter, config_hash
@@ -96,6 +98,8 @@ class Extractor:
                 f"job '{job.id}' and the settings differ on whether events are shuffled; use shuffled()"
             )
         prompt = job.load()
+        if self.config.shuffled:
+            self._check_looks_at_events(prompt)
         said = self.answers.answer(job, prompt)
         shown = job.seen(prompt)
         if self.config.mode == "teacher-forced":
@@ -110,6 +114,17 @@ class Extractor:
             tapped={layer: said.states[layer] for layer in self.config.tapped},
             target_text=said.text, draft_text=own.text, **said.top,
         )  # fmt: skip
+
+    def _check_looks_at_events(self, prompt: Prompt) -> None:
+        """SettingError for a model to which other events are no other prompt: its control would be the original."""
+        try:
+            self.event_model.encode(replace(prompt, events=None))
+        except DataError:
+            return
+        raise SettingError(
+            f"'{self.event_model.name}' does not look at events, so shuffling them controls nothing; give an event "
+            "model with --event-model"
+        )
 
 
 @dataclass(frozen=True)
@@ -128,30 +143,40 @@ def extract(
     *,
     retry_failed: bool = False,
     report: Report = lambda what, done, total: None,
+    commit_s: float = 60.0,
 ) -> Extracted:
     """Run over the jobs that the store does not have yet; a job that cannot be done is recorded with its reason.
 
-    Stop it at any moment: the next run goes on behind the last sample that the store acknowledged. Jobs are taken
-    in their order, so that a stream's memory drafts for its next clip. Raises what the store raises when it cannot
-    be written; whatever else a job raises is a bug and ends the run.
+    Stop it at any moment: the next run goes on behind the last sample that the store acknowledged, which is what
+    was done when the run was interrupted, or up to ``commit_s`` seconds before it was killed. Jobs are taken in
+    their order, so that a stream's memory drafts for its next clip. Raises what the store raises when it cannot be
+    written; whatever else a job raises is a bug and ends the run.
     """
     listed = {job.id: job for job in jobs}
     todo = writer.remaining(listed, retry_failed=retry_failed)
     done = failed = tokens = 0
-    for number, name in enumerate(todo):
-        job = listed[name]
-        report(f"{job.recording} {job.clip_index}", number, len(todo))
-        try:
-            sample = extractor.states_of(job)
-            done += len(writer.put(sample))
-            tokens += len(sample.target_states)
-        except DataError as error:
-            failed += 1
-            writer.fail(
-                Failure(
-                    id=job.id, recording=job.recording, clip_index=job.clip_index, question=job.question,
-                    reason=str(error),
-                )
-            )  # fmt: skip
-    done += len(writer.commit())
+    committed = time.monotonic()
+    try:
+        for number, name in enumerate(todo):
+            job = listed[name]
+            report(f"{job.recording} {job.clip_index}", number, len(todo))
+            try:
+                sample = extractor.states_of(job)
+                done += len(writer.put(sample))
+                tokens += len(sample.target_states)
+            except DataError as error:
+                failed += 1
+                writer.fail(_failure(job, str(error)))
+            if time.monotonic() - committed >= commit_s:
+                done += len(writer.commit())
+                committed = time.monotonic()
+    finally:
+        # also when the run is interrupted: what was done is whole
+        done += len(writer.commit())
     return Extracted(done, failed, tokens)
+
+
+def _failure(job: Job, reason: str) -> Failure:
+    return Failure(
+        id=job.id, recording=job.recording, clip_index=job.clip_index, question=job.question, reason=reason
+    )

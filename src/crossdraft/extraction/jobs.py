@@ -122,14 +122,14 @@ def read_questions(path: str | Path) -> list[str]:
     """One question a line, or a JSON list of them. DataError when there is none."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     found: Any = text.splitlines()
     if text.lstrip().startswith("["):
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: is not valid JSON ({error})") from None
     if not isinstance(found, list) or any(not isinstance(line, str) for line in found):
         raise DataError(f"{path}: must hold one question a line, or a JSON list of questions")
@@ -150,7 +150,8 @@ def read_manifest(path: str | Path) -> list[Job]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # by line ends alone: a question may hold what else Python takes for one
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     jobs = [_manifest_job(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -168,7 +169,7 @@ def _manifest_job(path: Path, number: int, line: str) -> Job:
     where = f"{path}, line {number}"
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is not valid JSON ({error})") from None
     if not isinstance(entry, dict) or (unknown := set(entry) - _MANIFEST_KEYS):
         what = f"has unknown keys {', '.join(sorted(unknown))}" if isinstance(entry, dict) else "is no object"
@@ -179,11 +180,11 @@ def _manifest_job(path: Path, number: int, line: str) -> Job:
     if type(entry.get("clip_index")) is not int:
         raise DataError(f"{where}: clip_index is {entry.get('clip_index')!r:.40}, must be a whole number")
     size = entry.get("sensor_size")
-    sensor = (
-        None
-        if size is None
-        else parse_sensor_size("x".join(map(str, size)) if isinstance(size, list) else str(size))
-    )
+    try:
+        words = "x".join(map(str, size)) if isinstance(size, list) else str(size)
+        sensor = None if size is None else parse_sensor_size(words)
+    except DataError:
+        raise DataError(f"{where}: sensor_size is {size!r:.40}, must be [WIDTH, HEIGHT] in pixels") from None
     video, events = (path.parent / entry[key] for key in ("video", "events"))
 
     def load() -> Prompt:

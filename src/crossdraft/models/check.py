@@ -48,7 +48,7 @@ def check_checkpoint(ref: str | Path) -> CheckReport:
     parameters = sum(_count(e.shape) for e in headers.values())
     size = sum(f.stat().st_size for f in {e.file for e in headers.values()})
     family = family_of(config)
-    general = _general_problems(folder, headers)
+    general = _general_problems(folder, headers, family)
     if family not in PARTS:
         kind = config.get("model_type")
         known = knows(str(kind))
@@ -82,8 +82,9 @@ def check_checkpoint(ref: str | Path) -> CheckReport:
     )
 
 
-def _general_problems(folder: Path, headers: Mapping[str, Entry]) -> list[str]:
-    """What keeps a checkpoint of any family from being loaded: quantised weights, no usable tokenizer."""
+def _general_problems(folder: Path, headers: Mapping[str, Entry], family: str) -> list[str]:
+    """What keeps a checkpoint of any family from being loaded: quantised weights, no usable tokenizer, and of one
+    that looks at pictures a preprocessing that says nothing."""
     found = [
         f"{key} is stored as {entry.dtype}; quantised checkpoints are not supported"
         for key, entry in headers.items()
@@ -93,6 +94,11 @@ def _general_problems(folder: Path, headers: Mapping[str, Entry]) -> list[str]:
         TextTokenizer(folder)
     except CheckpointError as error:
         found.append(str(error))
+    if family not in ("llama", "transformers"):
+        try:
+            read_json(folder / "preprocessor_config.json", needed=False)
+        except CheckpointError as error:
+            found.append(str(error))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from crossdraft.core.errors import CheckpointError
 
 NanoRole = Literal["target", "event", "event-distilled"]
+ROLES: tuple[NanoRole, ...] = ("target", "event")
 WEIGHTS = Path(__file__).parent / "weights"
 
 

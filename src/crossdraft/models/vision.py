@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crossdraft.core.errors import CheckpointError
 from crossdraft.data.images import CLIP_MEAN, CLIP_STD, clip_preprocess, pad_to_square
 from crossdraft.models.loading import read_json
+from crossdraft.nn.decoder import MAX_LAYERS
 
 # openai/clip-vit-large-patch14-336, what EventGPT and LLaVA-1.5 are built on
 CLIP_L_336 = {
@@ -35,6 +36,8 @@ def clip_tower(config: Mapping[str, Any]) -> nn.Module:
     kind = config.get("model_type", "clip_vision_model")
     if kind != "clip_vision_model":
         raise CheckpointError(f"vision tower '{kind}' is not supported; only CLIP towers (clip_vision_model) are")
+    if (layers := int(config.get("num_hidden_layers", 24))) > MAX_LAYERS:
+        raise CheckpointError(f"vision_config: num_hidden_layers is {layers}, must be at most {MAX_LAYERS}")
     known = {k: v for k, v in config.items() if k not in ("model_type", "transformers_version", "dtype")}
     tower: nn.Module = CLIPVisionModel(CLIPVisionConfig(**known))
     return tower.eval()

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from crossdraft.core.errors import CheckpointError
 from crossdraft.nn.rope import inverse_frequencies, rope_table
 
+MAX_LAYERS = 1000
+"""Several times the deepest model there is: a damaged config must not build modules until memory ends."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
@@ -44,6 +47,8 @@ class DecoderConfig:
         for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise CheckpointError(f"decoder config: {name} is {value!r}, must be a whole number of 1 or more")
+        if self.num_layers > MAX_LAYERS:
+            raise CheckpointError(f"decoder config: num_layers is {self.num_layers}, must be at most {MAX_LAYERS}")
         if self.num_heads % self.num_kv_heads:
             raise CheckpointError(
                 f"decoder config: {self.num_heads} query heads cannot share {self.num_kv_heads} key/value heads"

@@ -131,6 +131,14 @@ def test_an_import_goes_on_after_a_break(tmp_path: Path, chunks: Path) -> None:
     assert check(tmp_path / "out").ok
 
 
+def test_a_config_that_is_no_json(tmp_path: Path) -> None:
+    root = write(tmp_path / "c", [chunk(0, 2)])
+    body = json.loads((root / "index.json").read_text())
+    (root / "index.json").write_text(json.dumps({**body, "config": {"lr": float("nan")}}))
+    with pytest.raises(DataError, match="'config' holds what is no JSON value"):
+        import_chunks(root, tmp_path / "out")
+
+
 def test_states_that_are_not_finite_are_recorded(tmp_path: Path) -> None:
     body = chunk(0, 4)
     body["vl_hidden"][2, 0, 0] = float("nan")

@@ -64,6 +64,15 @@ def test_what_cannot_be_merged(tmp_path: Path, write_store: Make, make_identity:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_could_not_be_merged_leaves_nothing(tmp_path: Path, write_store: Make) -> None:
+    a, b = write_store(tmp_path / "a", range(3)), write_store(tmp_path / "b", range(3, 6))
+    shard = next(b.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:50])
+    with pytest.raises(DataError, match="cannot be read"):
+        merge([a, b], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("step", range(3, 30, 4))
 def test_a_death_while_merging(
     tmp_path: Path, write_store: Make, monkeypatch: pytest.MonkeyPatch, step: int

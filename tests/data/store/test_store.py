@@ -1,5 +1,6 @@
 """What is put into a store comes back; what does not belong there stays out."""
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from crossdraft.data.store import (
     same_content,
     save_head,
 )
+from crossdraft.data.store.durable import cannot_write
 from crossdraft.data.store.index import dump, parse, read_index
 
 Make = Callable[..., Any]
@@ -268,6 +270,27 @@ def test_a_store_of_before_there_were_controls_is_what_it_was(tmp_path: Path, ma
     known = make_identity(control="shuffled", answers_hash="a")
     StoreWriter(tmp_path / "control", known).close()
     assert Store.open(tmp_path / "control").identity == known
+
+
+def test_an_empty_store_of_another_kind_may_go(
+    tmp_path: Path, identity: StoreIdentity, make_identity: Make
+) -> None:
+    StoreWriter(tmp_path / "s", identity).close()
+    with pytest.raises(DataError, match=r"an empty store of another kind \(top_k 3 against 2\); delete it or"):
+        StoreWriter(tmp_path / "s", make_identity(top_k=2))
+    with pytest.raises(DataError, match="other checkpoints or settings: config_hash c0ffee against badcafe0;?"):
+        StoreWriter(tmp_path / "s", make_identity(config_hash="badcafe0123"))
+
+
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [
+        (errno.ENOSPC, "free some space"), (errno.EFBIG, "free some space"), (errno.EROFS, "make it writable"),
+        (errno.EEXIST, "choose another folder"),
+    ],
+)  # fmt: skip
+def test_the_cure_fits_the_cause(code: int, cure: str) -> None:
+    assert cure in str(cannot_write(Path("s"), OSError(code, os.strerror(code))))
 
 
 def test_one_writer_for_a_prefix(tmp_path: Path, identity: StoreIdentity) -> None:

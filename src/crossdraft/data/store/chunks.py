@@ -24,7 +24,7 @@ from torch import Tensor
 
 from crossdraft.core.errors import DataError
 from crossdraft.data.paired import INDEX_FILE, read_instruction_dataset
-from crossdraft.data.store.head import save_head
+from crossdraft.data.store.head import check_head, save_head
 from crossdraft.data.store.health import Progress, silent
 from crossdraft.data.store.index import Failure
 from crossdraft.data.store.reader import Store
@@ -63,6 +63,9 @@ def import_chunks(
         vocab_size=None if weight is None else len(weight), mode="free-running", dtype=dtype,
         config_hash=config_hash(source.config), has_tokens=False,
     )  # fmt: skip
+    if weight is not None:
+        # before the store is made, which could not be another kind of store later
+        check_head(weight, identity, str(head))
     seen: set[str] = set()
     with StoreWriter(out, identity, prefix="chunks") as writer:
         if weight is not None:
@@ -102,7 +105,7 @@ class _Source:
     def open(cls, root: Path) -> "_Source":
         path = root / "index.json"
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
+            body = json.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise DataError(f"{root}: has no index.json; give the folder that holds it and chunks/") from None
         except (OSError, ValueError, RecursionError) as error:
@@ -124,6 +127,10 @@ class _Source:
         config = body.get("config", {})
         if not isinstance(config, dict):
             raise DataError(f"{path}: 'config' is {config!r:.40}, must be an object")
+        try:
+            config_hash(config)
+        except ValueError as error:
+            raise DataError(f"{path}: 'config' holds what is no JSON value ({error}); mend it there") from None
         return cls(root, sizes, config)
 
     @property

@@ -1,6 +1,7 @@
 """Bytes that are still there after a crash, and one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -38,9 +39,10 @@ def append_durably(handle: int, data: bytes) -> None:
 
 def cannot_write(path: Path, error: OSError) -> CrossdraftError:
     """The one line for a full disk and its like."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    cure = "free some space" if full else "make it writable or choose another folder"
     return CrossdraftError(
-        f"cannot write {path}: {error.strerror or error}; what was acknowledged is safe, free some space and run "
-        "it again"
+        f"cannot write {path}: {error.strerror or error}; what was acknowledged is safe, {cure} and run it again"
     )
 
 

@@ -105,8 +105,11 @@ class Index:
 
 
 def read_index(path: Path) -> Index:
-    """Read an index, however it looks; an index that is not there is an empty one."""
-    data = path.read_bytes() if path.exists() else b""
+    """Read an index, however it looks; one that is not there is an empty one. DataError if the file is not read."""
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); copy the store again") from error
     lines: list[Line] = []
     bad: list[int] = []
     damaged: tuple[int, ...] = ()

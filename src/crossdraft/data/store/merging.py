@@ -44,6 +44,8 @@ def merge(sources: Sequence[str | Path], out: str | Path, progress: Progress = s
         sync_folder(out.parent)
     except OSError as error:
         raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return Store.open(out)
 
 

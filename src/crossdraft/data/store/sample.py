@@ -55,6 +55,11 @@ class StoreIdentity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tapped", tuple(self.tapped))
+        for name in ("target", "event_model", "config_hash", "answers_hash"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingError(f"{name} of a store is {getattr(self, name)!r:.40}, must be text")
+        if type(self.has_tokens) is not bool:
+            raise SettingError(f"has_tokens of a store is {self.has_tokens!r:.40}, must be true or false")
         for name in ("target_width", "draft_width"):
             _check_count(name, getattr(self, name), 1)
         _check_count("top_k", self.top_k, 0)
@@ -71,10 +76,14 @@ class StoreIdentity:
 
     def difference(self, other: "StoreIdentity") -> str | None:
         """The first field in which two identities differ, in words; None when they are the same."""
-        differ = [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
-        # a hash says least: it is named where nothing else differs
-        for name in sorted(differ, key=lambda name: name.endswith("_hash")):
-            return f"{name} {getattr(self, name)!r:.40} against {getattr(other, name)!r:.40}"
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        differ = [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
+        for name, mine, theirs in differ:
+            if not name.endswith("_hash"):
+                return f"{name} {mine!r} against {theirs!r}"
+        if differ:
+            name, mine, theirs = differ[0]
+            return f"other checkpoints or settings: {name} {mine:.8} against {theirs:.8}"
         return None
 
     @property

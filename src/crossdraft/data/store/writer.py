@@ -29,6 +29,7 @@ from crossdraft.data.store.index import (
     gather,
     index_path,
     read_index,
+    read_indexes,
     remove_unnamed,
 )
 from crossdraft.data.store.sample import (
@@ -54,7 +55,10 @@ def open_folder(root: Path, identity: StoreIdentity) -> None:
     except OSError as error:
         raise cannot_write(root, error) from error
     if difference := read_identity(root).difference(identity):
-        raise DataError(f"{root}: is a store of another kind ({difference}); choose another folder")
+        what, cure = "a store of another kind", "choose another folder"
+        if not any(index.lines for index in read_indexes(root)):
+            what, cure = "an empty store of another kind", "delete it or choose another folder"
+        raise DataError(f"{root}: is {what} ({difference}); {cure}")
 
 
 class StoreWriter:
@@ -92,7 +96,7 @@ class StoreWriter:
         open_folder(self.root, identity)
         self._lock = lock(
             prefix_lock(self.root, prefix),
-            busy=f"{self.root}: another process is writing as '{prefix}'; give this one another prefix",
+            busy=f"{self.root}: another process is writing as '{prefix}'; wait for it, or be another worker",
         )
         try:
             # first, so that a store that needs a repair is left as it is
