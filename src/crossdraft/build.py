@@ -451,9 +451,10 @@ def costs_for(
 
 def _pair_costs(pair: Pair, prompt: Prompt, refresh: bool, report: Report) -> LatencyProfile:
     event_model = pair.event_model if prompt.events is not None else None
-    # what is known of a target beside any event model serves for the target alone
     profiles = _profiles.setdefault(pair.target, WeakKeyDictionary())
-    known = profiles.get(event_model) if event_model is not None else next(iter(profiles.values()), None)
+    known = profiles.get(pair.target if event_model is None else event_model)
+    if known is None and event_model is None:
+        known = next(iter(profiles.values()), None)  # of the target beside some event model
     if known is not None and not refresh:
         return known
     models = {"target": pair.target, "event": event_model}
