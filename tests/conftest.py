@@ -84,6 +84,10 @@ class TinySession:
         del self.said[mark:]
         self.last = None
 
+    def reroot(self, token: int) -> None:
+        assert self.said and self.last is None, "no root that no pass has seen"
+        self.said[-1] = int(token)
+
 
 class TinyVLM:
     """Random attention over the ids of the whole text, in float64; repeats itself, and ends now and then."""

@@ -52,7 +52,7 @@ def test_rows_carry_what_was_predicted(bench: Workbench, ask: Any) -> None:
     rows = {row["drafter"]: row for row in run.rows}
     assert list(rows) == ["none", "memory", "event model"]
     assert all(row["identical"] for row in run.rows) and rows["memory"]["is_control"]
-    assert rows["event model"]["predicted_tau"] == 1.25 and "predicted_tau" not in rows["memory"]
+    assert rows["event model"]["predicted_tau"] == 1.25 and rows["memory"]["predicted_tau"] is None
     assert [len(answers) for answers in run.answers.values()] == [3, 3, 3]
     assert [t["title"] for t in run.traces] == ["clip 1", "clip 2"]
     assert [m["name"] for m in run.traces[0]["methods"]] == ["none", "memory", "event model"]

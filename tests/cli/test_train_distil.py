@@ -1,6 +1,7 @@
 """``crossdraft train distil`` from the command line, on a handful of extracted answers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from crossdraft.cli.main import main
 from crossdraft.data.scenes import write_streams
+from crossdraft.data.store.head import HEAD_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,7 +52,6 @@ def test_what_is_taught_drafts_by_its_folder(run: Run, scenes: Path, store: Path
         (("--store", "nowhere"), "is no store of paired states"),
         (("--event-model", "nowhere"), "no such checkpoint folder"),
         (("--loss", "states"), "choose mode 'l6'"),
-        (("--lora", "--loss", "states"), "the target's output head"),
         (("--epochs", "0"), "epochs is 0"),
         (("--questions", "nowhere.txt"), "cannot be read"),
     ],
@@ -61,3 +62,12 @@ def test_what_cannot_be_is_one_line(
     code, out, err = run("train", "distil", "--store", store, "--data", scenes, "--out", tmp_path / "out", *changes)
     assert code == 2 and words in err and err.count("\n") == 1, out + err
     assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_states_need_the_target_s_head(run: Run, scenes: Path, store: Path, tmp_path: Path) -> None:
+    headless = tmp_path / "headless"
+    shutil.copytree(store, headless)
+    (headless / HEAD_FILE).unlink()
+    what = ("--store", headless, "--data", scenes, "--out", tmp_path / "out", "--lora", "--loss", "states")
+    code, out, err = run("train", "distil", *what)
+    assert code == 2 and "the target's output head" in err and err.count("\n") == 1, out + err

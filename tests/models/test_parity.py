@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt, VideoFrames
 from crossdraft.core.types import Draft
 from crossdraft.data.images import clip_preprocess
@@ -140,3 +141,18 @@ def test_mark_and_rewind_take_a_session_back(checkpoint):
     session.commit((0,), 4)
     session.rewind(mark)
     assert torch.equal(session.score(Draft.chain([6, 7])).logits, before)
+
+
+def test_a_root_that_no_pass_has_seen_can_be_another(checkpoint):
+    folder, _ = checkpoint("llama")
+    vlm = load_vlm(folder, dtype=torch.float32)
+    straight, changed = (vlm.prefill(vlm.encode(Prompt(QUESTION)), room=32) for _ in range(2))
+    straight.commit((), 5)
+    changed.commit((), 9)
+    mark = changed.mark()
+    changed.score(Draft.chain([6]))
+    with pytest.raises(SettingError, match="before a pass"):
+        changed.reroot(5)
+    changed.rewind(mark)
+    changed.reroot(5)
+    assert torch.equal(changed.score(Draft.chain([6, 7])).logits, straight.score(Draft.chain([6, 7])).logits)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crossdraft.report.charts import Bar, Series, Span, bars, clock, histogram, lanes, lines, ticks
@@ -22,6 +22,7 @@ def marks(markup: str, tag: str, word: str) -> list[ElementTree.Element]:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 9))
+@example(1.0, 400001.0, 3)
 def test_ticks_are_round_few_and_inside(low: float, room: float, most: int) -> None:
     found = ticks(low, low + room, most)
     assert 1 <= len(found) <= most

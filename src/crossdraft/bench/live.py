@@ -13,6 +13,10 @@ from crossdraft.core.protocols import Drafter
 from crossdraft.core.types import Generation
 
 
+PREDICTED = ("tau", "speedup_decode", "speedup_e2e")
+"""Figures of a row that may have been predicted."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """A drafter with the prompts that it is given: a control may see other events. expected: what was predicted of
@@ -70,7 +74,7 @@ def run_live(
     rows = [
         asdict(row)
         | {"is_control": c.is_control}
-        | {f"predicted_{key}": value for key, value in c.expected.items()}
+        | {f"predicted_{figure}": c.expected.get(figure) for figure in PREDICTED}
         for row, c in zip(summarise(answers, seed), everyone, strict=True)
     ]
     order = [c.name for c in everyone]

@@ -69,15 +69,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _live(args: argparse.Namespace, event_model: str | None, group: Any, report: output.Report) -> dict[str, Any]:
     from crossdraft import build
+    from crossdraft.evaluate.offline import judge
     from crossdraft.extraction.jobs import find_jobs
     from crossdraft.study.live import Entrant, check_live
 
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)
     can_draft = [c for c in group.candidates if c.void is None]
+    judged = [judge(group.store, c, depth=args.length) for c in can_draft]
     loras = [path for path in map(Path, args.adapters) if path.is_file() and build.lora_of(path)]
     plan = build.plan_pair(args.target, event_model, "cross_modal", adapter=loras[0] if loras else None)
     pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
-    entrants = [Entrant(c, pair, group.store, with_shuffled=True) for c in can_draft]
+    entrants = [
+        Entrant(c, pair, group.store, j, with_shuffled=True) for c, j in zip(can_draft, judged, strict=True)
+    ]
     return check_live(entrants, jobs, count=args.live, max_new_tokens=args.max_new_tokens, report=report)
 
 
@@ -128,9 +132,9 @@ def _print_live(live: dict[str, Any]) -> None:
     rows = [
         (
             row["drafter"], str(row["length"] or ""), "yes" if row["identical"] else "NO", f"{row['tau']:.2f}",
-            f"{row['predicted_tau']:.2f}" if "predicted_tau" in row else "", f"{row['speedup_decode']:.2f}x",
+            "" if row["predicted_tau"] is None else f"{row['predicted_tau']:.2f}", f"{row['speedup_decode']:.2f}x",
             f"{row['speedup_e2e']:.2f}x",
-            f"{row['predicted_speedup_e2e']:.2f}x" if "predicted_speedup_e2e" in row else "",
+            "" if row["predicted_tau"] is None else f"{row['predicted_speedup_e2e']:.2f}x",
         )
         for row in live["rows"]
     ]  # fmt: skip

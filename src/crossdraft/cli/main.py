@@ -15,7 +15,7 @@ from crossdraft.core.errors import CrossdraftError
 
 _COMMANDS = (
     "generate", "demo", "profile", "doctor", "catalogue", "data", "models", "extract", "store", "train", "bench",
-    "evaluate", "predict", "report", "reference",
+    "evaluate", "study", "predict", "report", "reference",
 )  # fmt: skip
 
 EXIT_OK, EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130

@@ -54,6 +54,7 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Print our prediction for both schemes beside each published formula."""
+    from crossdraft.evaluate.latency import origins
     from crossdraft.evaluate.prediction import SCHEMES, predict
     from crossdraft.evaluate.published import all_published
 
@@ -63,7 +64,7 @@ def run_predict(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(
             {
-                "tokens": args.tokens, "times": _origins(times), "acceptance": asdict(acceptance),
+                "tokens": args.tokens, "times": origins(times), "acceptance": asdict(acceptance),
                 "ours": [asdict(p) for p in ours], "published": [asdict(p) for p in published],
             }
         )  # fmt: skip
@@ -85,6 +86,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_verdict(args: argparse.Namespace) -> int:
     """Print the answer for each use case, its inequality, margin, interval, and what would turn it."""
+    from crossdraft.evaluate.latency import origins
     from crossdraft.evaluate.viability import judge
 
     times, acceptance = _times(args), _acceptance(args)
@@ -93,7 +95,7 @@ def run_verdict(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(
             {
-                "tokens": args.tokens, "times": _origins(times), "acceptance": asdict(acceptance),
+                "tokens": args.tokens, "times": origins(times), "acceptance": asdict(acceptance),
                 "interval": interval, "verdicts": [asdict(v) for v in verdicts],
             }
         )  # fmt: skip
@@ -112,24 +114,15 @@ def run_verdict(args: argparse.Namespace) -> int:
 
 
 def _print_times(times: "Times") -> None:
+    from crossdraft.evaluate.latency import origins
+
     facts = {}
-    for name, figure in _origins(times).items():
+    for name, figure in origins(times).items():
         value = figure["value"]
         shown = "  ".join(f"{rows}: {ms:g}" for rows, ms in value.items()) if isinstance(value, dict) else value
         shown = round(shown, 3) if isinstance(shown, float) else shown
         facts[name] = f"{shown} ({figure['origin']})"
     output.print_facts(facts)
-
-
-def _origins(times: "Times") -> dict[str, dict[str, Any]]:
-    from crossdraft.evaluate.latency import FIGURES
-
-    found = {}
-    for name in FIGURES:
-        value = getattr(times, name)
-        shown = {str(rows): ms for rows, ms in value.items()} if name == "verify_ms" else value
-        found[name] = {"value": shown, "origin": times.origin(name)}
-    return found
 
 
 def _times(args: argparse.Namespace) -> "Times":

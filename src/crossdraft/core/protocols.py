@@ -67,6 +67,10 @@ class VLMSession(Protocol):
         """Go back to ``mark``: entries written after it are dropped."""
         ...
 
+    def reroot(self, token: int) -> None:
+        """Another root in place of the present one, which no pass has seen since ``commit`` or ``rewind``."""
+        ...
+
 
 class VLM(Protocol):
     """Weights that can continue a prompt. Holds nothing about a request, so sessions may run side by side.

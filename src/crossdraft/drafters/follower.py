@@ -27,7 +27,7 @@ class Follower:
         encoded = model.encode(prompt)
         self.session: VLMSession = model.prefill(encoded, (LAST,) if keep_states else (), room)
         self.text: list[int] = []
-        # marks[n]: the position with n tokens of text, the last of them the root
+        # marks[n]: the position with n tokens of text, the last of them a root that no pass has seen
         self._marks: dict[int, Any] = {0: self.session.mark()}
         self._logits: Tensor | None = self.session.first.logits[-1:]
         self._read = 0
@@ -44,21 +44,24 @@ class Follower:
             common += 1
         if common == len(text) == len(self.text):
             return
-        while common not in self._marks:
-            common -= 1
-        self.session.rewind(self._marks[common])
-        self._marks = {n: mark for n, mark in self._marks.items() if n <= common}
-        self.text, self._logits, self._read = self.text[:common], None, 0
-        if common == 0:
+        # a mark serves every text that shares all but its root
+        at = max(n for n in self._marks if n <= min(common + 1, len(text)))
+        self.session.rewind(self._marks[at])
+        self._marks = {n: mark for n, mark in self._marks.items() if n <= at}
+        if at > common:
+            self.session.reroot(text[at - 1])
+            self._marks[at] = self.session.mark()
+        self.text, self._logits, self._read = list(text[:at]), None, 0
+        if at == 0:
             self._logits = self.session.first.logits[-1:]
             if text:
                 self.add(text[0])
-                common = 1
-        if common < len(text):
-            scores = self.session.score(Draft.chain(text[common:]))
-            self._keep(common, scores)
-            self.text += text[common:]
-            self._logits, self._read = scores.logits[-1:], len(text) - common
+                at = 1
+        if at < len(text):
+            scores = self.session.score(Draft.chain(text[at:]))
+            self._keep(at, scores)
+            self.text += text[at:]
+            self._logits, self._read = scores.logits[-1:], len(text) - at
 
     def logits(self) -> Float[Tensor, "1 V"]:
         """What the event model itself thinks comes next."""

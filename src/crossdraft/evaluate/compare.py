@@ -69,16 +69,29 @@ def compare(
     Raises DataError when a candidate or the shuffled store does not fit, MeasureError when intervals are asked for
     and there is one recording.
     """
-    recordings = Recordings.of([entry.recording for entry in store.entries], draws=draws)
-    if shuffled is not None:
-        _check_pairs(store, shuffled)
     rows = []
     for number, candidate in enumerate(candidates):
         report(f"judging {candidate.name}", number, len(candidates))
-        judged = judge(store, candidate, depth=max(depth, length))
-        other = None if shuffled is None else judge(shuffled, candidate, depth=max(depth, length))
-        rows.append(_row(candidate, judged, other, recordings, length))
+        rows.append(compare_one(store, candidate, shuffled=shuffled, length=length, depth=depth, draws=draws)[0])
     return rows
+
+
+def compare_one(
+    store: Store,
+    candidate: Candidate,
+    *,
+    shuffled: Store | None = None,
+    length: int = 4,
+    depth: int = 8,
+    draws: int = 2000,
+) -> tuple[Compared, Judged]:
+    """The row of one candidate, and what it made of each sample; arguments and errors as ``compare``."""
+    recordings = Recordings.of([entry.recording for entry in store.entries], draws=draws)
+    if shuffled is not None:
+        _check_pairs(store, shuffled)
+    judged = judge(store, candidate, depth=max(depth, length))
+    other = None if shuffled is None else judge(shuffled, candidate, depth=max(depth, length))
+    return _row(candidate, judged, other, recordings, length), judged
 
 
 def compare_controls(

@@ -153,6 +153,19 @@ def times_from_figures(given: Mapping[str, Any], measured: Mapping[str, Any] | N
     return Times(**both, assumed=frozenset(FIGURES) - trusted)
 
 
+def origins(times: Times) -> dict[str, dict[str, Any]]:
+    """{figure: {"value", "origin"}}, ready for JSON."""
+    return {
+        name: {
+            "value": {str(rows): ms for rows, ms in times.verify_ms.items()}
+            if name == "verify_ms"
+            else getattr(times, name),
+            "origin": times.origin(name),
+        }
+        for name in FIGURES
+    }
+
+
 # --- one round --------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,9 @@ class _Reciting:
     def rewind(self, mark: int) -> None:
         self.said = mark
 
+    def reroot(self, token: int) -> None:
+        pass  # what is recited does not depend on what was said
+
 
 class Recited:
     """Implements ``core.protocols.VLM`` for one answer. vocab_size: of the model whose answer it is."""

@@ -144,6 +144,12 @@ class TransformersSession:
         self._rows = 1  # whatever lies behind the length goes
         self._drop()
 
+    def reroot(self, token: int) -> None:
+        """Replace the root. SettingError when there is none, or a pass over it waits for its commit."""
+        if self._root is None or self._rows:
+            raise SettingError("a root can be replaced only before a pass over it")
+        self._root = int(token)
+
     def _drop(self) -> None:
         if self._rows:
             surplus = self._cache.get_seq_length() - self._length

@@ -64,3 +64,9 @@ class DecoderSession:
         length, self._root = mark
         self._cache.truncate(length)
         self._rows = 0
+
+    def reroot(self, token: int) -> None:
+        """Replace the root. SettingError when there is none, or a pass over it waits for its commit."""
+        if self._root is None or self._rows:
+            raise SettingError("a root can be replaced only before a pass over it")
+        self._root = int(token)

@@ -68,9 +68,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         return [low]
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [s * power for s in (0.2, 0.5, 1, 2, 5, 10)]
+    at = next(i for i, step in enumerate(steps) if step >= rough * (1 - 1e-9))
+
+    def inside(step: float) -> list[float]:
+        first = math.ceil(low / step - 1e-9)
+        return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+    # a wide step may fall beside a narrow range; a finer one cannot give more than a few then
+    return inside(steps[at]) or inside(steps[at - 1])
 
 
 # --- lines ------------------------------------------------------------------------------------------------------

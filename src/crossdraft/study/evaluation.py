@@ -49,14 +49,23 @@ def find_adapters(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def candidates_of(files: Sequence[Path], ends: Ends) -> list[Candidate]:
+def candidates_of(
+    files: Sequence[Path], ends: Ends, own_head: Float[Tensor, "V D"] | None = None
+) -> list[Candidate]:
     """A candidate for each adapter, and for a level that looks ahead one more, run on whole answers as the study
-    did. Raises CheckpointError for a file that is no adapter."""
+    did. An 'l6' that was taught tokens speaks through the event model's ``own_head``.
+
+    Raises CheckpointError for a file that is no adapter, DataError for two of one name.
+    """
     candidates = []
     for file in files:
         adapter, card = load_adapter(file)
-        trained_on = _trained_on(file)
+        training = _training(file)
+        trained_on = training.get("trained_on")
         name = card.level if trained_on in (None, "teacher-forced") else f"{card.level}, {trained_on}"
+        if card.level == "l6" and training.get("about", {}).get("loss") == "tokens" and own_head is not None:
+            candidates.append(Candidate(name, own_head, trained_on=trained_on))
+            continue
         one = Candidate(name, ends.head, adapter, ends.embeddings, trained_on)
         candidates.append(one)
         if not adapter.causal:
@@ -67,13 +76,10 @@ def candidates_of(files: Sequence[Path], ends: Ends) -> list[Candidate]:
     return candidates
 
 
-def _trained_on(file: Path) -> str | None:
-    """The mode of the store that it was trained on, where its training left a record beside it."""
+def _training(file: Path) -> dict[str, Any]:
+    """The record that an adapter's training left beside it; empty without one."""
     record = file.with_name(TRAINING_FILE)
-    if not record.is_file():
-        return None
-    mode = read_record(record, "adapter-training").get("trained_on")
-    return mode if isinstance(mode, str) else None
+    return read_record(record, "adapter-training") if record.is_file() else {}
 
 
 def evaluate(
@@ -95,13 +101,31 @@ def evaluate(
         rows += compare(
             group.store, group.candidates, shuffled=group.shuffled, length=length, draws=draws, report=report
         )
-    store = groups[0].store
-    notes = []
+    first = groups[0]
+    return record_of(
+        rows, first.store, tokenizer, has_shuffled=first.shuffled is not None, learn_from=learn_from, length=length,
+        draws=draws, report=report,
+    )  # fmt: skip
+
+
+def record_of(
+    rows: Sequence[Compared],
+    store: Store,
+    tokenizer: Tokenizer,
+    *,
+    has_shuffled: bool,
+    learn_from: Store | None = None,
+    length: int = LENGTH,
+    draws: int = 2000,
+    report: Report = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """The body of an evaluation record: ``rows``, and the controls on ``store`` that know nothing of the clip."""
+    notes, every = [], list(rows)
     if store.identity.has_tokens:
-        rows += compare_controls(store, tokenizer, learn_from=learn_from, draws=draws, report=report)
+        every += compare_controls(store, tokenizer, learn_from=learn_from, draws=draws, report=report)
     else:
         notes.append("no controls: this store keeps texts, not tokens")
-    if groups[0].shuffled is None:
+    if not has_shuffled:
         notes.append(
             "no shuffled clip beside these rows: what the events contribute cannot be said; extract one with "
             "--shuffle-events"
@@ -110,7 +134,7 @@ def evaluate(
         "store": str(store.root), "mode": store.identity.mode, "length": length, "num_samples": len(store),
         "num_recordings": len(store.recordings),
         "num_tokens": sum(entry.num_target_tokens for entry in store.entries), "intervals": draws > 0,
-        "notes": notes, "rows": [as_record(row) for row in rows], "provenance": provenance(),
+        "notes": notes, "rows": [as_record(row) for row in every], "provenance": provenance(),
     }  # fmt: skip
 
 
@@ -152,7 +176,7 @@ def group_of(
             )
         if changed and not is_change:
             raise DataError(f"{store.root} holds states of '{store.identity.event_model}', which {file} never saw")
-    candidates = candidates_of(files, models.ends)
+    candidates = candidates_of(files, models.ends, models.own_head)
     if models.own_head is not None and not changed and store.identity.mode == "teacher-forced":
         candidates.insert(0, Candidate(own_name, models.own_head))
     return Group(store, candidates, shuffled)

@@ -4,11 +4,13 @@ The prediction comes first: acceptance from stored pairs of the same clips and q
 Then the same questions are answered for real.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from crossdraft.bench.live import Contender, run_live
 from crossdraft.bench.profile import LatencyProfile
@@ -21,7 +23,7 @@ from crossdraft.data.store import Store
 from crossdraft.evaluate.acceptance import Rounds, as_record, round_figures
 from crossdraft.evaluate.intervals import Recordings
 from crossdraft.evaluate.latency import Times, best_length, times_from_profile
-from crossdraft.evaluate.offline import Candidate, judge, play
+from crossdraft.evaluate.offline import Candidate, Judged, play
 from crossdraft.evaluate.prediction import Acceptance, alphas_from_rounds, predict
 from crossdraft.extraction.jobs import Job, shuffled
 from crossdraft.study.evaluation import LENGTH, Report
@@ -34,13 +36,14 @@ CONTROLS = ("constant", "ngram", "memory")
 class Entrant:
     """A drafter of the event model's states: with ``candidate.adapter``, or with the event model's own head.
 
-    pair: the target, and the event model whose states are in ``store``. with_shuffled: run it on other clips'
-    events as well.
+    pair: the target, and the event model whose states are in ``store``. judged: what the candidate made of that
+    store. with_shuffled: run it on other clips' events as well.
     """
 
     candidate: Candidate
     pair: Pair
     store: Store
+    judged: Judged
     with_shuffled: bool = False
 
 
@@ -81,7 +84,8 @@ def check_live(
     everything = {job.id: job for job in shuffled(jobs)}
     prompts = [job.load() for job in chosen]
     others = [everything[job.id].seen(prompt) for job, prompt in zip(chosen, prompts, strict=True)]
-    bench = workbench(entrants[0].pair, prompts[0], report=report)
+    # the event model begins behind the target, so that its time is paid and not hidden
+    bench = workbench(entrants[0].pair, prompts[0], window="off", report=report)
     contenders: list[Contender] = []
     lengths: dict[str, int] = {}
     for number, entrant in enumerate(entrants):
@@ -105,7 +109,7 @@ def check_live(
     exact = bench.target.exactness
     return {
         "clips": len(chosen), "num_recordings": len(recordings.names), "question": chosen[0].question,
-        "max_new_tokens": max_new_tokens, "bit_exact": exact.bit_exact, "exactness": exact.detail,
+        "max_new_tokens": max_new_tokens, "window": "off", "bit_exact": exact.bit_exact, "exactness": exact.detail,
         "as_stored": _same_answers(bench, entrants[0].store, chosen, run.answers["none"]),
         "rows": run.rows, "traces": run.traces, "provenance": provenance(),
     }  # fmt: skip
@@ -118,19 +122,20 @@ def expect(entrant: Entrant, ids: Sequence[str], times: Times) -> tuple[int, dic
     the ratios of summed times, from the acceptance on the samples themselves. Raises DataError when the store lacks
     one of them, or the candidate cannot draft.
     """
-    chosen = set(ids)
-    some = replace(entrant.store, entries=tuple(e for e in entrant.store.entries if e.id in chosen))
-    if len(some) < len(chosen):
+    runs = entrant.judged.runs
+    if runs is None:
+        why = entrant.candidate.void or "its store is not teacher-forced"
+        raise DataError(f"'{entrant.candidate.name}' cannot draft: {why}")
+    places = {entry.id: place for place, entry in enumerate(entrant.store.entries)}
+    if lacking := [name for name in ids if name not in places]:
         raise DataError(
-            f"{entrant.store.root}: lacks {len(chosen) - len(some)} of {len(chosen)} samples to check live; "
+            f"{entrant.store.root}: lacks {len(lacking)} of {len(ids)} samples to check live ('{lacking[0]}'); "
             "extract the same clips and questions first"
         )
-    whole = _alphas(entrant.store, entrant.candidate, LENGTH)
-    length = max(1, best_length(times, whole))
-    acceptance = Acceptance(_alphas(some, entrant.candidate, length))
-    by_length: dict[int, int] = {}
-    for entry in some.entries:
-        by_length[entry.num_target_tokens] = by_length.get(entry.num_target_tokens, 0) + 1
+    some = [runs[places[name]] for name in ids]
+    length = max(1, best_length(times, alphas_of(runs, LENGTH)))
+    acceptance = Acceptance(alphas_of(some, length))
+    by_length = Counter(len(own) for own in some)
     answers = [(predict(times, acceptance, tokens, drafted=length), many) for tokens, many in by_length.items()]
     plain, own, rounds, tokens, before = (
         sum(many * value(p) for p, many in answers)
@@ -150,11 +155,9 @@ def expect(entrant: Entrant, ids: Sequence[str], times: Times) -> tuple[int, dic
     }
 
 
-def _alphas(store: Store, candidate: Candidate, length: int) -> tuple[float, ...]:
-    judged = judge(store, candidate, depth=length)
-    if judged.runs is None:
-        raise DataError(f"'{candidate.name}' cannot draft: {candidate.void or 'its store is not teacher-forced'}")
-    rounds = play(judged.runs, length)
+def alphas_of(runs: Sequence[Int[np.ndarray, "K"]], length: int) -> tuple[float, ...]:
+    """Acceptance rate at each depth of drafts of ``length`` tokens, played through ``runs`` of a ``Judged``."""
+    rounds = play(runs, length)
     counts = zip(rounds.drafted, rounds.accepted, rounds.emitted, strict=True)
     return alphas_from_rounds({"drafted": int(d), "accepted": int(a), "emitted": int(e)} for d, a, e in counts)
 

@@ -71,9 +71,15 @@ def _curves(gathered: Gathered, body: Body) -> Markup:
         return _Lines(gathered, own, cut, counts, start)
 
     def share(name: str) -> _Lines:
-        return of(lambda r: r["tokens"]["positions"][name], lambda r: r["tokens"]["positions"]["reached"], 0)
+        return of(
+            lambda r: r["tokens"] and r["tokens"]["positions"][name],
+            lambda r: r["tokens"]["positions"]["reached"],
+            0,
+        )
 
-    first = of(lambda r: r["tokens"]["depths"]["alpha"], lambda r: r["tokens"]["depths"]["judged"], 1)
+    first = of(
+        lambda r: r["tokens"] and r["tokens"]["depths"]["alpha"], lambda r: r["tokens"]["depths"]["judged"], 1
+    )
     decode = of(
         lambda r: r["rounds"] and r["rounds"]["depths"]["alpha"], lambda r: r["rounds"]["depths"]["judged"], 1
     )
@@ -154,15 +160,17 @@ def _whole(series: Sequence[charts.Series]) -> tuple[float, float]:
 def _runs(gathered: Gathered, body: Body) -> Markup:
     first, later = [], []
     for row in body["rows"]:
-        runs, rounds = row["tokens"]["runs"], row["rounds"]
+        tokens, rounds = row["tokens"], row["rounds"]
         if row["void"] is not None:
             continue
         tone, name = gathered.tone(row["name"]), label(row)
-        first.append(charts.histogram(
-            f"{name}: mean run {words.estimate(runs['mean'])}", runs["histogram"],
-            x_label="tokens matched before the first miss (samples)", tone=tone,
-            mean=words.known(runs["mean"]["value"]),
-        ))  # fmt: skip
+        if tokens:  # a control that learns from text is known by its rounds alone
+            runs = tokens["runs"]
+            first.append(charts.histogram(
+                f"{name}: mean run {words.estimate(runs['mean'])}", runs["histogram"],
+                x_label="tokens matched before the first miss (samples)", tone=tone,
+                mean=words.known(runs["mean"]["value"]),
+            ))  # fmt: skip
         if rounds:
             later.append(charts.histogram(
                 f"{name}: accepted a round {words.estimate(rounds['tau_draft'])}", rounds["histogram"],
@@ -188,11 +196,16 @@ _DECODE = {
 
 def _run_row(row: Body) -> list[str]:
     tokens, rounds = row["tokens"], row["rounds"]
-    runs, bounds = tokens["runs"], tokens["runs"]["bounds"]
+    matched = [words.NOTHING] * 7
+    if tokens:
+        runs, bounds = tokens["runs"], tokens["runs"]["bounds"]
+        matched = [
+            *(words.estimate(tokens[top], 3) for top in ("top1", "top5", "top10")),
+            words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]),
+            words.band(bounds["minimum"], bounds["maximum"]),
+        ]  # fmt: skip
     return [
-        label(row), *(words.estimate(tokens[top], 3) for top in ("top1", "top5", "top10")),
-        words.estimate(runs["mean"]), words.figure(runs["median"], 1), words.count(runs["longest"]),
-        words.band(bounds["minimum"], bounds["maximum"]),
+        label(row), *matched,
         *(words.estimate(rounds[name]) if rounds else words.NOTHING for name in _DECODE.values()),
     ]  # fmt: skip
 

@@ -52,11 +52,11 @@ def speed(gathered: Gathered) -> Markup:
 
 def figure_of(row: Body, name: str) -> Body | None:
     """A row's own estimate of "top1", "run" or "tau"."""
-    if name == "top1":
-        return row["tokens"]["top1"]
-    if name == "run":
-        return row["tokens"]["runs"]["mean"]
-    return row["rounds"]["tau"] if row["rounds"] else None
+    if name == "tau":
+        return row["rounds"]["tau"] if row["rounds"] else None
+    if row["tokens"] is None:
+        return None  # a control that is known by its rounds alone
+    return row["tokens"]["top1"] if name == "top1" else row["tokens"]["runs"]["mean"]
 
 
 def _bar(name: str, estimate: Body, tone: int, dashed: bool, note: str = "") -> charts.Bar:
