@@ -12,7 +12,6 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import Drafter
 from crossdraft.core.types import Generation
 
-
 PREDICTED = ("tau", "speedup_decode", "speedup_e2e")
 """Figures of a row that may have been predicted."""
 
