@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench study
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -31,6 +31,10 @@ check: $(STAMP)  ## linter, formatter, types, import layers
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/crossdraft reference --check
 
 bench: $(STAMP)  ## every figure of the README, as records in runs/bench
 	$(BIN)/crossdraft bench all --out runs/bench $(if $(EVENTS),--events $(EVENTS))
+
+study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about half an hour on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/crossdraft study runs/study $(if $(QUICK),--quick)
