@@ -15,14 +15,17 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
-    assert main(["study", str(out), "--quick", "--json"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSDRAFT_CACHE", str(out.with_name("cache")))
+        assert main(["study", str(out), "--quick", "--json"]) == 0
     return out
 
 
 def test_every_stage_leaves_its_record(study: Path) -> None:
     summary = read_record(study / "study.json", "study")
     assert list(summary["seconds"]) == [
-        "scenes", "extraction", "training", "extraction, changed event models", "evaluation", "live check", "verdicts",
+        "scenes", "extraction", "training", "extraction, changed event models", "evaluation", "live check",
+        "verdicts",
     ]  # fmt: skip
     assert summary["identical"] and summary["teacher_forced_over_free_running"].keys() == {"l1"}
     page = (study / "report.html").read_text()
