@@ -27,7 +27,7 @@ from crossdraft.evaluate.viability import judge as judge_viability
 from crossdraft.extraction.capture import ExtractConfig
 from crossdraft.report.assemble import write_report
 from crossdraft.study import evaluation, live
-from crossdraft.study.evaluation import ADAPTER_FILE, LENGTH, Report, read_models, record_of
+from crossdraft.study.evaluation import ADAPTER_FILE, LENGTH, TRAINING_FILE, Report, read_models, record_of
 from crossdraft.study.live import Entrant, alphas_of, check_live
 from crossdraft.study.stages import (
     TARGET,
@@ -100,7 +100,8 @@ class Study:
             **_findings([row for _, row, _ in judged], body), "provenance": provenance(),
         }  # fmt: skip
         write_record(self.out / RECORD, KIND, summary)
-        write_report([self.out / "records", self.out / "training"], self.out / PAGE, "A study of the built-in pair")
+        records = [self.out / "records", *sorted((self.out / "training").rglob(TRAINING_FILE))]
+        write_report(records, self.out / PAGE, "A study of the built-in pair")
         return summary
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
