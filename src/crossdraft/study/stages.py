@@ -119,7 +119,7 @@ def judge_one(task: Judging) -> list[tuple[Candidate, Compared, Judged]]:
 
 
 def scene_seed(seed: int, which: str) -> int:
-    """Seed of a study's scenes, 50,000 or more: the built-in models were taught on sets of lower seeds, and demo and
-    tests use small ones."""
+    """Seed of a study's scenes, 50,000 or more: the built-in models were taught on sets of lower seeds, and demo
+    and tests use small ones."""
     drawn = 10_000 + seed_for(seed, f"study/{which}") % 1_000_000
     return drawn if drawn >= 50_000 else drawn + 50_000
