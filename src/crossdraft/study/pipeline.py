@@ -61,7 +61,7 @@ class StudySize:
     levels: tuple[str, ...] = LEVELS
     compared: tuple[str, ...] = COMPARED
     epochs: int = 8
-    distil_epochs: int = 6
+    distil_epochs: int = 8
     live: int = 20
     max_new_tokens: int = 128
     seed: int = 0

@@ -74,7 +74,7 @@ def train(task: Training) -> dict[str, Any]:
         whole = task.what == "distilled"
         config = DistilTraining(
             mode="full" if whole else "l6", loss="tokens" if whole else "states", epochs=task.epochs,
-            peak_lr=1e-3, seed=task.seed,
+            peak_lr=1e-3, batch=4, seed=task.seed,
         )  # fmt: skip
         store = Store.open(task.store)
         record = distil(
