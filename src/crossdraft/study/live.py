@@ -6,12 +6,13 @@ Then the same questions are answered for real.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from crossdraft.adapters.base import DRAFT
 from crossdraft.bench.live import Contender, run_live
 from crossdraft.bench.profile import LatencyProfile
 from crossdraft.bench.workbench import Workbench
@@ -163,7 +164,12 @@ def alphas_of(runs: Sequence[Int[np.ndarray, "K"]], length: int) -> tuple[float,
 
 
 def _costs(entrant: Entrant, prompt: Prompt) -> LatencyProfile:
-    return costs_for(entrant.pair, prompt, adapter=entrant.candidate.adapter, refresh=True)
+    """Measured now; an adapter that reads the target's states alone pays for no event model."""
+    adapter = entrant.candidate.adapter
+    profile = costs_for(entrant.pair, prompt, adapter=adapter, refresh=True)
+    if adapter is None or DRAFT in adapter.inputs:
+        return profile
+    return replace(profile, event_encode_ms=0.0, event_prefill_ms=0.0, event_token_ms=0.0)
 
 
 def _drafter(entrant: Entrant, length: int, profile: LatencyProfile) -> Any:
