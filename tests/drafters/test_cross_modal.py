@@ -129,3 +129,12 @@ def test_errors_of_the_event_model_reach_the_user(tiny: Any, free_width: Any) ->
     for wrong in ({"max_ahead": 0}, {"room": 5, "max_ahead": 9}, {"retry_every": 0}):
         with pytest.raises(SettingError):
             make(tiny, free_width, **wrong)
+
+
+def test_an_open_window_is_left_alone_when_drafts_do_not_pay(tiny: Any, ask: Any) -> None:
+    drafter = make(tiny, AssumedCurve(0.05), token_ms=0.4, retry_every=4)
+    limits = Limits(max_new_tokens=30)
+    for clip in range(9):
+        generate(tiny.target, drafter, ask(f"clip {clip}?"), rule=Greedy(), limits=limits, window="overlapped")
+    # the first request, and one in four
+    assert len(tiny.event_model.sessions) == 3

@@ -70,14 +70,15 @@ class CrossModal:
         object.__setattr__(self, "_requests", [0])
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "CrossModalSession":
-        """Prefill the event model and run ahead while the window is open.
+        """Prefill the event model and run ahead while the window is open, unless drafts have not paid lately.
 
         With a closed window nothing is hidden: the event model then reads the prompt only once a draft is expected
         to pay. Raises DataError and SettingError as the event model's ``encode`` and ``prefill`` do.
         """
         self._requests[0] += 1
         session = CrossModalSession(self, prompt, target)
-        if window.is_open:
+        # even in a window it is not free: on a shared device the target slows down
+        if window.is_open and session.is_worth_asking:
             session.run_ahead(window)
         return session
 
@@ -100,6 +101,14 @@ class CrossModalSession:
         # a request in so many looks again, in its first draft, whether things have changed
         self._retry = settings._requests[0] % settings.retry_every == 1 or settings.retry_every == 1
         self.is_silent = False
+
+    @property
+    def is_worth_asking(self) -> bool:
+        """Whether a draft is expected to pay, or this request looks again whether it does."""
+        settings = self._settings
+        if settings.length is not None or self._retry:
+            return True
+        return settings._chooser.choose(self._chances(settings.max_ahead), self._token_ms()) > 0
 
     def run_ahead(self, window: Window) -> None:
         """Read the prompt and write on, in the event model's own words, until the window closes.
@@ -151,16 +160,18 @@ class CrossModalSession:
 
     def _length(self, limit: int, ready: int) -> int:
         """How many tokens to draft: as many as pay, or the fixed number; at most ``limit``."""
-        settings, track = self._settings, self._settings.track
+        settings = self._settings
         if settings.length is not None:
             return min(limit, settings.length)
-        token_ms = self._token_ms()
-        chances = [track.rate(min(depth, _DEPTHS - 1)) for depth in range(max(0, limit))]
-        length = min(limit, settings._chooser.choose(chances, token_ms, free=ready))
+        length = min(limit, settings._chooser.choose(self._chances(limit), self._token_ms(), free=ready))
         if length <= 0 and self._retry and limit > 0:
             length = 1
         self._retry = False
         return length
+
+    def _chances(self, limit: int) -> list[float]:
+        """Running acceptance at each depth, given that all before were right."""
+        return [self._settings.track.rate(min(depth, _DEPTHS - 1)) for depth in range(max(0, limit))]
 
     def finish(self) -> None:
         """Nothing outlives the request but the running acceptance."""
