@@ -105,6 +105,8 @@ def load_adapter(
 
 
 def _open(path: Path, *, weights: bool = False) -> tuple[AdapterCard, dict[str, Tensor]]:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the adapter's file in it (adapter.safetensors)")
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_KEY)

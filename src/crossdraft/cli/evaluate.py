@@ -1,13 +1,14 @@
 """``crossdraft evaluate``: what adapters make of stored pairs, beside every control, and live if asked for."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crossdraft.cli import output
 from crossdraft.cli.extract import add_source
 from crossdraft.cli.generate import add_pair
-from crossdraft.core.errors import SettingError
+from crossdraft.core.errors import DataError, SettingError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingError(f"--length is {args.length}, must be 1 or more")
     if (args.live is None) != (args.data is None and args.manifest is None):
         raise SettingError("--live N goes with --data or --manifest: the clips to answer, those of the store")
+    if args.live is not None and args.live < 1:
+        raise SettingError(f"--live is {args.live}, must be 1 or more")
     event_model = args.event_model or ("nano" if args.target == "nano" else None)
     with output.progress(args.json) as report:
         report("reading adapters and heads", 0, 0)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             [group], models.tokenizer, length=args.length, draws=0 if args.no_intervals else 2000, report=report,
             learn_from=None if args.learn_from is None else Store.open(args.learn_from),
         )  # fmt: skip
-        live = None if args.live is None else _live(args, event_model, group, report)
+        live = None if args.live is None else _live(args, event_model, files, group, report)
     if args.out:
         write_record(args.out, evaluation.KIND, body)
     if live is not None and args.live_out:
@@ -67,16 +70,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _live(args: argparse.Namespace, event_model: str | None, group: Any, report: output.Report) -> dict[str, Any]:
+def _live(
+    args: argparse.Namespace, event_model: str | None, files: Sequence[Path], group: Any, report: output.Report
+) -> dict[str, Any]:
     from crossdraft import build
     from crossdraft.evaluate.offline import judge
     from crossdraft.extraction.jobs import find_jobs
+    from crossdraft.study.evaluation import LENGTH
     from crossdraft.study.live import Entrant, check_live
 
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)
+    stored = {entry.id for entry in group.store.entries}
+    jobs = [job for job in jobs if job.id in stored]  # the store may hold a part of the data set's questions
+    if not jobs:
+        raise DataError(f"{group.store.root}: holds none of these clips and questions; extract them first")
     can_draft = [c for c in group.candidates if c.void is None]
-    judged = [judge(group.store, c, depth=args.length) for c in can_draft]
-    loras = [path for path in map(Path, args.adapters) if path.is_file() and build.lora_of(path)]
+    if not can_draft:
+        raise DataError("none of these adapters can draft, so there is nothing to check live; leave out --live")
+    judged = [judge(group.store, c, depth=max(args.length, LENGTH)) for c in can_draft]
+    loras = [path for path in files if build.lora_of(path)]
     plan = build.plan_pair(args.target, event_model, "cross_modal", adapter=loras[0] if loras else None)
     pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
     entrants = [
@@ -99,19 +111,20 @@ def _print_offline(body: dict[str, Any]) -> None:
                 _figure(row["first_run"]),
                 _figure(row["rounds"] and row["rounds"]["tau"]),
                 _figure(contribution.get("tau") and contribution["tau"]["gap"], sign=True),
-                (row["void"] and "void") or ("control" if row["is_control"] else ""),
+                (row["void"] and "void") or ("ctrl" if row["is_control"] else ""),
             )
         )
     voids = [f"{row['name']}: void, {row['void']}" for row in body["rows"] if row["void"]]
+    intervals = "intervals: 95 %, recordings drawn anew" if body["intervals"] else "no intervals"
     output.print_table(
-        f"{body['num_samples']} answers of {body['num_recordings']} recordings, {body['mode']}; intervals: 95 %, "
-        "recordings drawn anew",
+        f"{body['num_samples']} answers of {body['num_recordings']} recordings, {body['mode']}; {intervals}",
         ("", "weights", "cosine", "Accept@0.90", "top-1", "first run", f"tau@{body['length']}", "events", ""),
         rows,
         "\n".join(
             (
                 "first run: accepted tokens of a first and only draft; tau: tokens per target pass, bonus "
-                "included; events: tau with the right clip minus tau with a shuffled one; a cosine accepts nothing",
+                "included; ctrl: a control, which knows nothing of the clip; events: tau with the right clip "
+                "minus tau with a shuffled one; a cosine accepts nothing",
                 *body["notes"],
                 *voids,
             )
@@ -140,7 +153,10 @@ def _print_live(live: dict[str, Any]) -> None:
     ]  # fmt: skip
     exact = "bit-exact" if live["bit_exact"] else "not bit-exact"
     output.print_table(
-        f"live: {live['clips']} answers; {exact}: {live['exactness']}",
+        f"live: {live['clips']} answers",
         ("drafter", "drafted", "identical", "tau", "predicted", "decode", "end to end", "predicted"),
-        rows, "predicted: modelled, from stored pairs of the same clips and times measured before",
+        rows,
+        "predicted: modelled, from stored pairs of the same clips and times measured before; "
+        f"{live['as_stored']:.0%} of plain decoding's answers are the stored ones\n"
+        f"{exact}: {live['exactness']}",
     )  # fmt: skip

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from crossdraft.extraction.jobs import find_jobs
 
     worker, workers = _worker(args.worker)
+    if args.lora is not None and build.lora_of(args.lora) is None:
+        raise SettingError(f"--lora {args.lora} is no adapter 'l6'; only that one changes the event model")
     config = ExtractConfig(
         mode=args.mode, dtype=args.states, tapped=_layers(args.layers), top_k=args.top_k,
         max_new_tokens=args.max_new_tokens, shuffled=args.shuffle_events,

@@ -89,7 +89,8 @@ class Recordings:
         names, of_sample = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
         if draws and len(names) < 2:
             raise MeasureError(
-                "intervals need two or more recordings, this data has 1; add recordings, or ask for no intervals"
+                "intervals need two or more recordings, this data has 1; add recordings, or ask for no "
+                "intervals (--no-intervals)"
             )
         return cls(of_sample.reshape(-1), tuple(names.tolist()), draws, seed)
 

@@ -31,11 +31,13 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Candidates whose states are in one store, and the same samples with the events of other clips."""
+    """Candidates whose states are in one store, and the same samples with the events of other clips. notes: what a
+    reader of their rows must know."""
 
     store: Store
     candidates: Sequence[Candidate]
     shuffled: Store | None = None
+    notes: Sequence[str] = ()
 
 
 def find_adapters(paths: Sequence[str | Path]) -> list[Path]:
@@ -104,7 +106,7 @@ def evaluate(
     first = groups[0]
     return record_of(
         rows, first.store, tokenizer, has_shuffled=first.shuffled is not None, learn_from=learn_from, length=length,
-        draws=draws, report=report,
+        draws=draws, notes=[note for group in groups for note in group.notes], report=report,
     )  # fmt: skip
 
 
@@ -117,10 +119,21 @@ def record_of(
     learn_from: Store | None = None,
     length: int = LENGTH,
     draws: int = 2000,
+    notes: Sequence[str] = (),
     report: Report = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """The body of an evaluation record: ``rows``, and the controls on ``store`` that know nothing of the clip."""
-    notes, every = [], list(rows)
+    """The body of an evaluation record: ``rows``, and the controls on ``store`` that know nothing of the clip.
+
+    Raises DataError when ``learn_from`` holds samples of ``store``: a control would recite what it is asked.
+    """
+    if learn_from is not None:
+        known = {(entry.recording, entry.id) for entry in learn_from.entries}
+        if twice := sum((entry.recording, entry.id) in known for entry in store.entries):
+            raise DataError(
+                f"{learn_from.root} holds {twice} of the {len(store)} samples of {store.root}, so the controls "
+                "would recite their answers; let them learn from other recordings"
+            )
+    notes, every = list(notes), list(rows)
     if store.identity.has_tokens:
         every += compare_controls(store, tokenizer, learn_from=learn_from, draws=draws, report=report)
     else:
@@ -140,18 +153,23 @@ def record_of(
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What candidates are made of, none of it loaded for decoding. own_head: the event model's, for its own row."""
+    """What candidates are made of, none of it loaded for decoding. own_head: the event model's, for its own row;
+    event_model: that one's name."""
 
     ends: Ends
     tokenizer: Tokenizer
     own_head: Float[Tensor, "V D"] | None = None
+    event_model: str | None = None
 
 
 def read_models(target: str, event_model: str | None) -> Models:
     """Heads, embeddings and tokenizer of a pair by reference. Raises CheckpointError."""
     folder = resolve_checkpoint(resolve(target, "target"))
-    own = None if event_model in (None, "none") else read_ends(resolve(str(event_model), "event")).head
-    return Models(read_ends(folder), TextTokenizer(folder), own)
+    ends, tokenizer = read_ends(folder), TextTokenizer(folder)
+    if event_model in (None, "none"):
+        return Models(ends, tokenizer)
+    own = resolve_checkpoint(resolve(str(event_model), "event"))
+    return Models(ends, tokenizer, read_ends(own).head, own.name)
 
 
 def group_of(
@@ -164,9 +182,18 @@ def group_of(
 ) -> Group:
     """The adapters of ``files`` on one store, led by the event model's own head where it is known.
 
-    Raises DataError for an 'l6' on states of another event model than the one that it changes, and the reverse.
+    Raises DataError for an 'l6' on states of another event model than the one that it changes, and the reverse; for
+    an adapter, or an event model's head, on states of an event model that is not its own; and unless ``store`` saw
+    the right clips and ``shuffled`` others.
     """
-    changed = store.identity.event_model.endswith(CHANGED)
+    _check_clips(store, shuffled)
+    identity = store.identity
+    changed = identity.event_model.endswith(CHANGED)
+    if models.event_model not in (None, identity.event_model.removesuffix(CHANGED)):
+        raise DataError(
+            f"{store.root} holds states of '{identity.event_model}', which the head of '{models.event_model}' "
+            "never saw; name the store's own with --event-model, or none"
+        )
     for file in files:
         is_change = lora_of(file) is not None
         if is_change and not changed:
@@ -176,7 +203,29 @@ def group_of(
             )
         if changed and not is_change:
             raise DataError(f"{store.root} holds states of '{store.identity.event_model}', which {file} never saw")
+        trained = _training(file).get("store", {}).get("event_model", identity.event_model)
+        if not changed and trained != identity.event_model:
+            raise DataError(
+                f"{file} was trained on states of '{trained}', but {store.root} holds those of "
+                f"'{identity.event_model}'; extract with the event model that it was trained for"
+            )
     candidates = candidates_of(files, models.ends, models.own_head)
     if models.own_head is not None and not changed and store.identity.mode == "teacher-forced":
         candidates.insert(0, Candidate(own_name, models.own_head))
-    return Group(store, candidates, shuffled)
+    return Group(store, candidates, shuffled, [note for file in files for note in _seen(file, store)])
+
+
+def _check_clips(store: Store, shuffled: Store | None) -> None:
+    if store.identity.control != "none":
+        raise DataError(f"{store.root}: its event model saw other clips' events; give it as the shuffled control")
+    if shuffled is not None and shuffled.identity.control != "shuffled":
+        raise DataError(
+            f"{shuffled.root}: its event model saw the right clips; extract the control with --shuffle-events"
+        )
+
+
+def _seen(file: Path, store: Store) -> list[str]:
+    """A note when the adapter was trained on recordings of the store: its figures are no held-out ones."""
+    train = set(_training(file).get("recordings", {}).get("train", ()))
+    both = len(train & set(store.recordings))
+    return [f"{file} was trained on {both} of these {len(store.recordings)} recordings: not held out"] * (both > 0)
