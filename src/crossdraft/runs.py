@@ -90,6 +90,8 @@ def train_on_store(
     else; by default the head that the extraction kept in the store. Raises what reading these raises.
     """
     opened = Store.open(store)
+    if opened.identity.control != "none":
+        note(f"{opened.root} shows other clips' events: this trains a control, not an adapter to draft with")
     embeddings = weight = None
     if target is not None:
         ends = read_ends(resolve(target, "target"))

@@ -112,3 +112,13 @@ def test_a_training_is_held_against_the_store(run: Run, tmp_path: Path) -> None:
     foreign = make_store(tmp_path / "foreign", event_model="another-event")
     code, out, err = run("evaluate", tmp_path / "l1", "--store", foreign, "--event-model", "none")
     assert code == 2 and "was trained on states of 'nano-event'" in err and err.count("\n") == 1, out + err
+
+
+def test_an_adapter_of_a_changed_event_model_is_judged_on_its_states(run: Run, tmp_path: Path) -> None:
+    made = build_adapter("l1", width_in=160, width_out=320)
+    save_adapter(tmp_path / "l1" / "adapter.safetensors", made, extraction="x")
+    body = {"trained_on": "teacher-forced", "store": {"event_model": "nano-event+l6"}}
+    write_record(tmp_path / "l1" / "training.json", "adapter-training", body)
+    store = make_store(tmp_path / "store", event_model="nano-event+l6")
+    code, out, err = run("evaluate", tmp_path / "l1", "--store", store)
+    assert code == 0 and "l1" in out and "event model" not in out, err

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from crossdraft import build
+from crossdraft.adapters import build_adapter
+from crossdraft.adapters.checkpoint import save_adapter
 from crossdraft.data.scenes import write_streams
 from crossdraft.data.store import Store, load_head, same_content
 from crossdraft.models import read_ends
@@ -170,3 +172,10 @@ def test_a_target_is_no_event_model_for_a_control(run: Run, scenes: Path, tmp_pa
     pair = ("--event-model", nano_dir("target"))
     code, out, err = run("extract", tmp_path / "s", "--data", scenes, "--limit", 1, *pair, "--shuffle-events")
     assert code == 2 and "does not look at events" in err and err.count("\n") == 1, out + err
+
+
+def test_only_an_l6_is_merged_into_the_event_model(run: Run, tmp_path: Path) -> None:
+    made = build_adapter("l1", width_in=160, width_out=320)
+    file = save_adapter(tmp_path / "l1.safetensors", made, extraction="x")
+    code, out, err = run("extract", tmp_path / "store", "--data", tmp_path, "--lora", file)
+    assert code == 2 and "is no adapter 'l6'" in err and err.count("\n") == 1, out + err

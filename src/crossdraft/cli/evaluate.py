@@ -24,7 +24,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     command.add_argument("--no-intervals", action="store_true", help="of one recording no interval can be given")
     live = command.add_argument_group("live check: the same clips answered for real, beside what was predicted")
-    live.add_argument("--live", type=int, metavar="N", help="answer N questions of the data named below")
+    live.add_argument(
+        "--live", type=int, metavar="N", help="answer N questions of the data named below that the store holds"
+    )
     add_source(live, required=False)
     live.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="as in the extraction (128)")
     live.add_argument("--live-out", metavar="FILE", help="where the live record goes")
@@ -89,6 +91,8 @@ def _live(
         raise DataError("none of these adapters can draft, so there is nothing to check live; leave out --live")
     judged = [judge(group.store, c, depth=max(args.length, LENGTH)) for c in can_draft]
     loras = [path for path in files if build.lora_of(path)]
+    if group.store.identity.event_model.endswith(build.CHANGED) and not loras:
+        raise DataError(f"{group.store.root} holds states of a changed event model; name its adapter 'l6' as well")
     plan = build.plan_pair(args.target, event_model, "cross_modal", adapter=loras[0] if loras else None)
     pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
     entrants = [
@@ -151,12 +155,13 @@ def _print_live(live: dict[str, Any]) -> None:
         )
         for row in live["rows"]
     ]  # fmt: skip
+    others = "" if live["as_stored"] == 1 else "; predictions rest on others: give --max-new-tokens as extracted"
     exact = "bit-exact" if live["bit_exact"] else "not bit-exact"
     output.print_table(
         f"live: {live['clips']} answers",
         ("drafter", "drafted", "identical", "tau", "predicted", "decode", "end to end", "predicted"),
         rows,
         "predicted: modelled, from stored pairs of the same clips and times measured before; "
-        f"{live['as_stored']:.0%} of plain decoding's answers are the stored ones\n"
+        f"{live['as_stored']:.0%} of plain decoding's answers are the stored ones{others}\n"
         f"{exact}: {live['exactness']}",
     )  # fmt: skip

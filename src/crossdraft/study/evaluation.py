@@ -201,10 +201,10 @@ def group_of(
                 f"{file} changes the event model, but {store.root} holds states of '{store.identity.event_model}' "
                 "as it was; extract again with --lora, and evaluate on that"
             )
-        if changed and not is_change:
+        trained = _training(file).get("store", {}).get("event_model")
+        if changed and not is_change and trained != identity.event_model:
             raise DataError(f"{store.root} holds states of '{store.identity.event_model}', which {file} never saw")
-        trained = _training(file).get("store", {}).get("event_model", identity.event_model)
-        if not changed and trained != identity.event_model:
+        if not changed and trained not in (None, identity.event_model):
             raise DataError(
                 f"{file} was trained on states of '{trained}', but {store.root} holds those of "
                 f"'{identity.event_model}'; extract with the event model that it was trained for"
