@@ -25,7 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--no-intervals", action="store_true", help="of one recording no interval can be given")
     live = command.add_argument_group("live check: the same clips answered for real, beside what was predicted")
     live.add_argument(
-        "--live", type=int, metavar="N", help="answer N questions of the data named below that the store holds"
+        "--live", type=int, metavar="N", help="answer N of the stored questions, read from the data below"
     )
     add_source(live, required=False)
     live.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="as in the extraction (128)")
