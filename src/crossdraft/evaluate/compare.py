@@ -46,7 +46,7 @@ class Compared:
     states: StateFigures | None
     tokens: TokenFigures | None
     map: MatchByCosine | None
-    first_run: Estimate
+    first_run: Estimate | None
     length: int | None
     rounds: RoundFigures | None
     contribution: dict[str, Paired] | None
@@ -139,7 +139,7 @@ def _row(
         states=None if cosines is None else state_figures(cosines, recordings),
         tokens=token_figures(judged.matches, recordings, judged.ranks),
         map=None if cosines is None else match_by_cosine(cosines, judged.matches, recordings),
-        first_run=_mean(first_runs(judged), recordings),
+        first_run=None if judged.runs is None else _mean(first_runs(judged), recordings),
         length=None if rounds is None else length,
         rounds=None if rounds is None else round_figures(rounds, recordings),
         contribution=contribution,

@@ -124,8 +124,7 @@ def play(runs: Sequence[Int[np.ndarray, "K"]], length: int) -> Rounds:
 
 def first_runs(judged: Judged) -> Int[np.ndarray, "N"]:
     """Accepted tokens of a first and only draft of any length, behind the target's own first token, per sample."""
-    if judged.runs is None:
-        return judged.matches.after(1).leading()
+    assert judged.runs is not None, "what would be accepted is not known"
     return np.array([own[1] if len(own) > 1 else 0 for own in judged.runs], dtype=np.int64)
 
 
