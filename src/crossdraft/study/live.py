@@ -6,24 +6,24 @@ Then the same questions are answered for real.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from crossdraft.adapters.base import DRAFT
 from crossdraft.bench.live import Contender, run_live
-from crossdraft.bench.profile import LatencyProfile
+from crossdraft.bench.rounds import measure_rounds
 from crossdraft.bench.workbench import Workbench
-from crossdraft.build import Pair, costs_for, make_drafter, workbench
+from crossdraft.build import Pair, make_drafter, workbench
 from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import CostCurve, Drafter
 from crossdraft.core.provenance import provenance
 from crossdraft.data.store import Store
 from crossdraft.evaluate.acceptance import Rounds, as_record, round_figures
 from crossdraft.evaluate.intervals import Recordings
-from crossdraft.evaluate.latency import Times, best_length, times_from_profile
+from crossdraft.evaluate.latency import Times, best_length, times_from_figures
 from crossdraft.evaluate.offline import Candidate, Judged, play
 from crossdraft.evaluate.prediction import Acceptance, alphas_from_rounds, predict
 from crossdraft.extraction.jobs import Job, shuffled
@@ -78,7 +78,8 @@ def check_live(
     """The body of a live record: every entrant, a control on shuffled events where asked for, the controls that
     know nothing of the clip, and plain decoding, on the same questions, in an order drawn anew for each.
 
-    Each entrant drafts as many tokens a round as promise the shortest time by what was measured before. Raises
+    Each entrant drafts as many tokens a round as promise the shortest time, by times measured in the loop on other
+    questions. Raises
     DataError when the stores lack a chosen job.
     """
     chosen = choose_jobs(jobs, count)
@@ -89,17 +90,22 @@ def check_live(
     bench = workbench(entrants[0].pair, prompts[0], window="off", report=report)
     contenders: list[Contender] = []
     lengths: dict[str, int] = {}
+    timed = _others(jobs, chosen)
     for number, entrant in enumerate(entrants):
         name = entrant.candidate.name
         report(f"predicting {name}", number, len(entrants))
-        profile = _costs(entrant, prompts[0])
-        length, expected = expect(entrant, [job.id for job in chosen], times_from_profile(asdict(profile)))
+
+        def make(length: int, entrant: Entrant = entrant) -> Drafter:
+            return _drafter(entrant, length, bench.costs)
+
+        measured = measure_rounds(bench, make, timed, max_new_tokens)
+        length, expected = expect(entrant, [job.id for job in chosen], times_from_figures({}, measured))
         lengths[name] = length
-        contenders.append(Contender(name, _drafter(entrant, length, profile), prompts, expected=expected))
+        contenders.append(Contender(name, make(length), prompts, expected=expected))
         if entrant.with_shuffled:
             control = f"{name} (shuffled clip)"
             lengths[control] = length
-            contenders.append(Contender(control, _drafter(entrant, length, profile), others, is_control=True))
+            contenders.append(Contender(control, make(length), others, is_control=True))
     contenders += [Contender(name, bench.make_drafter(name), prompts, is_control=True) for name in CONTROLS]
     run = run_live(bench, contenders, max_new_tokens=max_new_tokens, traces=traces, seed=seed, report=report)
     recordings = Recordings.of([job.recording for job in chosen], draws=2000 if _several(chosen) else 0)
@@ -163,19 +169,17 @@ def alphas_of(runs: Sequence[Int[np.ndarray, "K"]], length: int) -> tuple[float,
     return alphas_from_rounds({"drafted": int(d), "accepted": int(a), "emitted": int(e)} for d, a, e in counts)
 
 
-def _costs(entrant: Entrant, prompt: Prompt) -> LatencyProfile:
-    """Measured now; an adapter that reads the target's states alone pays for no event model."""
-    adapter = entrant.candidate.adapter
-    profile = costs_for(entrant.pair, prompt, adapter=adapter, refresh=True)
-    if adapter is None or DRAFT in adapter.inputs:
-        return profile
-    return replace(profile, event_encode_ms=0.0, event_prefill_ms=0.0, event_token_ms=0.0)
+def _others(jobs: Sequence[Job], chosen: Sequence[Job]) -> list[Prompt]:
+    """The questions by which times are measured: not those that will be answered, where there are others."""
+    known = {job.id for job in chosen}
+    left = [job for job in jobs if job.id not in known] or list(chosen)
+    return [left[0].load(), left[len(left) // 2].load()]
 
 
-def _drafter(entrant: Entrant, length: int, profile: LatencyProfile) -> Any:
+def _drafter(entrant: Entrant, length: int, costs: CostCurve) -> Drafter:
     return make_drafter(
         "cross_modal", target=entrant.pair.target, event_model=entrant.pair.event_model,
-        adapter=entrant.candidate.adapter, length=length, costs=profile,
+        adapter=entrant.candidate.adapter, length=length, costs=costs,
     )  # fmt: skip
 
 
