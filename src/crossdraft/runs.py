@@ -17,8 +17,8 @@ from crossdraft.bench.workbench import Report, silent
 from crossdraft.build import NANO, Pair, load_nano, load_target, resolve, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.data.store import Store, load_head, read_head
-from crossdraft.data.store.head import HEAD_FILE
+from crossdraft.data.store import Store, read_head
+from crossdraft.data.store.head import kept_head
 from crossdraft.models import read_ends
 from crossdraft.training.adapters import AdapterTraining, train_adapter
 
@@ -98,8 +98,8 @@ def train_on_store(
         weight, embeddings = ends.head, ends.embeddings
     elif head is not None:
         weight = read_head(head, opened.identity)
-    elif (opened.root / HEAD_FILE).is_file():
-        weight = load_head(opened.root)
+    else:
+        weight = kept_head(opened.root)
     record = train_adapter(
         opened, out, config, head=weight, embeddings=embeddings, report=report, note=note, resume=not restart
     )

@@ -18,7 +18,7 @@ from crossdraft.data.store import Store, StoreWriter
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.cross_modal import CrossModal
 from crossdraft.drafters.none import NoDraft
-from crossdraft.evaluate.compare import compare, compare_controls
+from crossdraft.evaluate.compare import Compared, compare_controls, compare_one
 from crossdraft.evaluate.offline import Candidate, _leading, first_runs, judge, play
 from crossdraft.extraction.answers import Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor, extract
@@ -52,6 +52,10 @@ def pair(tiny: Any, make_tiny: Any) -> Any:
     tiny.event_model = make_tiny(0, watches="events")
     tiny.target.eos_token_ids = ()
     return tiny
+
+
+def compare(store: Store, candidates: list[Candidate], **settings: Any) -> list[Compared]:
+    return [compare_one(store, one, **settings)[0] for one in candidates]
 
 
 def prompts(ask: Any, shift: int = 0) -> list[tuple[str, Any]]:

@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
         files = evaluation.find_adapters(args.adapters)
         shuffled = None if args.shuffled is None else Store.open(args.shuffled)
         group = evaluation.group_of(Store.open(args.store), files, models, shuffled=shuffled)
-        body = evaluation.evaluate(
-            [group], models.tokenizer, length=args.length, draws=0 if args.no_intervals else 2000, report=report,
+        body, judged = evaluation.evaluate(
+            group, models.tokenizer, length=args.length, draws=0 if args.no_intervals else 2000, report=report,
             learn_from=None if args.learn_from is None else Store.open(args.learn_from),
         )  # fmt: skip
-        live = None if args.live is None else _live(args, event_model, files, group, report)
+        live = None if args.live is None else _live(args, event_model, files, group, judged, report)
     if args.out:
         write_record(args.out, evaluation.KIND, body)
     if live is not None and args.live_out:
@@ -73,12 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _live(
-    args: argparse.Namespace, event_model: str | None, files: Sequence[Path], group: Any, report: output.Report
-) -> dict[str, Any]:
+    args: argparse.Namespace, event_model: str | None, files: Sequence[Path], group: Any, judged: Sequence[Any],
+    report: output.Report,
+) -> dict[str, Any]:  # fmt: skip
     from crossdraft import build
-    from crossdraft.evaluate.offline import judge
     from crossdraft.extraction.jobs import find_jobs
-    from crossdraft.study.evaluation import LENGTH
     from crossdraft.study.live import Entrant, check_live
 
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)
@@ -86,18 +85,15 @@ def _live(
     jobs = [job for job in jobs if job.id in stored]  # the store may hold a part of the data set's questions
     if not jobs:
         raise DataError(f"{group.store.root}: holds none of these clips and questions; extract them first")
-    can_draft = [c for c in group.candidates if c.void is None]
+    can_draft = [(c, own) for c, own in zip(group.candidates, judged, strict=True) if c.void is None]
     if not can_draft:
         raise DataError("none of these adapters can draft, so there is nothing to check live; leave out --live")
-    judged = [judge(group.store, c, depth=max(args.length, LENGTH)) for c in can_draft]
     loras = [path for path in files if build.lora_of(path)]
     if group.store.identity.event_model.endswith(build.CHANGED) and not loras:
         raise DataError(f"{group.store.root} holds states of a changed event model; name its adapter 'l6' as well")
     plan = build.plan_pair(args.target, event_model, "cross_modal", adapter=loras[0] if loras else None)
     pair = build.load_pair(plan, dtype=args.dtype, device=args.device, threads=args.threads)
-    entrants = [
-        Entrant(c, pair, group.store, j, with_shuffled=True) for c, j in zip(can_draft, judged, strict=True)
-    ]
+    entrants = [Entrant(c, pair, group.store, own, with_shuffled=True) for c, own in can_draft]
     return check_live(entrants, jobs, count=args.live, max_new_tokens=args.max_new_tokens, report=report)
 
 

@@ -92,10 +92,9 @@ def run(args: argparse.Namespace) -> int:
 def _head(store: "Store", target: str | None) -> "Tensor | None":
     """The target's output head, (V, Dt): the store's own, else the target's; None where neither is known."""
     from crossdraft.build import resolve
-    from crossdraft.data.store import load_head
-    from crossdraft.data.store.head import HEAD_FILE
+    from crossdraft.data.store.head import kept_head
     from crossdraft.models.ends import read_ends
 
-    if (store.root / HEAD_FILE).is_file():
-        return load_head(store.root)
-    return None if target is None else read_ends(resolve(target, "target")).head
+    if (head := kept_head(store.root)) is not None or target is None:
+        return head
+    return read_ends(resolve(target, "target")).head

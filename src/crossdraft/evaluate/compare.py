@@ -1,6 +1,6 @@
 """Every candidate over one store, beside the controls: constant, stream memory, prompt lookup, a shuffled clip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,30 +52,6 @@ class Compared:
     contribution: dict[str, Paired] | None
 
 
-def compare(
-    store: Store,
-    candidates: Sequence[Candidate],
-    *,
-    shuffled: Store | None = None,
-    length: int = 4,
-    depth: int = 8,
-    draws: int = 2000,
-    report: Report = lambda what, done, total: None,
-) -> list[Compared]:
-    """A row for each candidate.
-
-    shuffled: the same samples with the events of other clips. length: tokens of a draft in ``rounds``; depth: of
-    the longest draft tried of an adapter that reads the target's states. draws: of the bootstrap, 0 for none.
-    Raises DataError when a candidate or the shuffled store does not fit, MeasureError when intervals are asked for
-    and there is one recording.
-    """
-    rows = []
-    for number, candidate in enumerate(candidates):
-        report(f"judging {candidate.name}", number, len(candidates))
-        rows.append(compare_one(store, candidate, shuffled=shuffled, length=length, depth=depth, draws=draws)[0])
-    return rows
-
-
 def compare_one(
     store: Store,
     candidate: Candidate,
@@ -85,7 +61,13 @@ def compare_one(
     depth: int = 8,
     draws: int = 2000,
 ) -> tuple[Compared, Judged]:
-    """The row of one candidate, and what it made of each sample; arguments and errors as ``compare``."""
+    """The row of one candidate, and what it made of each sample.
+
+    shuffled: the same samples with the events of other clips. length: tokens of a draft in ``rounds``; depth: of
+    the longest draft tried of an adapter that reads the target's states. draws: of the bootstrap, 0 for none.
+    Raises DataError when the candidate or the shuffled store does not fit, MeasureError when intervals are asked
+    for and there is one recording.
+    """
     recordings = Recordings.of([entry.recording for entry in store.entries], draws=draws)
     if shuffled is not None:
         _check_pairs(store, shuffled)

@@ -16,13 +16,14 @@ from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record
 from crossdraft.data.store import Store
 from crossdraft.evaluate.acceptance import as_record
-from crossdraft.evaluate.compare import Compared, compare, compare_controls
-from crossdraft.evaluate.offline import Candidate
+from crossdraft.evaluate.compare import Compared, compare_controls, compare_one
+from crossdraft.evaluate.offline import Candidate, Judged
 from crossdraft.models import Ends, read_ends, resolve_checkpoint
 from crossdraft.models.tokenizer import TextTokenizer
+from crossdraft.training.adapters import ADAPTER, RECORD
+from crossdraft.training.adapters import KIND as TRAINING
 
 KIND = "evaluation"
-ADAPTER_FILE, TRAINING_FILE = "adapter.safetensors", "training.json"
 LENGTH = 6
 """Tokens of a draft in the rounds that are played through: acceptance rates are known to this depth."""
 
@@ -44,9 +45,9 @@ def find_adapters(paths: Sequence[str | Path]) -> list[Path]:
     """Adapter files: those named, and those in the folders named, at any depth. DataError where there is none."""
     found: list[Path] = []
     for path in map(Path, paths):
-        files = sorted(path.rglob(ADAPTER_FILE)) if path.is_dir() else [path]
+        files = sorted(path.rglob(ADAPTER)) if path.is_dir() else [path]
         if not files:
-            raise DataError(f"{path}: holds no {ADAPTER_FILE}; train one: crossdraft train adapter")
+            raise DataError(f"{path}: holds no {ADAPTER}; train one: crossdraft train adapter")
         found += files
     return found
 
@@ -80,34 +81,37 @@ def candidates_of(
 
 def _training(file: Path) -> dict[str, Any]:
     """The record that an adapter's training left beside it; empty without one."""
-    record = file.with_name(TRAINING_FILE)
-    return read_record(record, "adapter-training") if record.is_file() else {}
+    record = file.with_name(RECORD)
+    return read_record(record, TRAINING) if record.is_file() else {}
 
 
 def evaluate(
-    groups: Sequence[Group],
+    group: Group,
     tokenizer: Tokenizer,
     *,
     learn_from: Store | None = None,
     length: int = LENGTH,
     draws: int = 2000,
     report: Report = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """The body of an evaluation record: a row for each candidate, and for each control beside them.
+) -> tuple[dict[str, Any], list[Judged]]:
+    """The body of an evaluation record, a row for each candidate and for each control beside them; and what each
+    candidate made of each sample.
 
-    groups: the first one's store is what the controls are measured on. learn_from: answers that the controls may
-    learn first, such as those that the adapters were trained on. Raises DataError, MeasureError (``compare``).
+    learn_from: answers that the controls may learn first, such as those that the adapters were trained on. Raises
+    DataError, MeasureError (``compare_one``).
     """
     rows: list[Compared] = []
-    for group in groups:
-        rows += compare(
-            group.store, group.candidates, shuffled=group.shuffled, length=length, draws=draws, report=report
-        )
-    first = groups[0]
-    return record_of(
-        rows, first.store, tokenizer, has_shuffled=first.shuffled is not None, learn_from=learn_from, length=length,
-        draws=draws, notes=[note for group in groups for note in group.notes], report=report,
+    judged: list[Judged] = []
+    for number, candidate in enumerate(group.candidates):
+        report(f"judging {candidate.name}", number, len(group.candidates))
+        row, own = compare_one(group.store, candidate, shuffled=group.shuffled, length=length, draws=draws)
+        rows.append(row)
+        judged.append(own)
+    body = record_of(
+        rows, group.store, tokenizer, has_shuffled=group.shuffled is not None, learn_from=learn_from, length=length,
+        draws=draws, notes=group.notes, report=report,
     )  # fmt: skip
+    return body, judged
 
 
 def record_of(

@@ -79,8 +79,7 @@ def check_live(
     know nothing of the clip, and plain decoding, on the same questions, in an order drawn anew for each.
 
     Each entrant drafts as many tokens a round as promise the shortest time, by times measured in the loop on other
-    questions. Raises
-    DataError when the stores lack a chosen job.
+    questions. Raises DataError when the stores lack a chosen job.
     """
     chosen = choose_jobs(jobs, count)
     everything = {job.id: job for job in shuffled(jobs)}
@@ -190,8 +189,9 @@ def _several(jobs: Sequence[Job]) -> bool:
 def _same_answers(bench: Workbench, store: Store, jobs: Sequence[Job], answers: Sequence[Any]) -> float:
     """Share of plain decoding's answers that are the stored ones: below 1, the store is of another machine's
     arithmetic, and predictions rest on other answers."""
+    stored = [store[job.id].target_tokens for job in jobs]
     same = [
-        store[job.id].target_tokens is not None and answer.tokens == store[job.id].target_tokens.tolist()  # type: ignore[union-attr]
-        for job, answer in zip(jobs, answers, strict=True)
+        tokens is not None and answer.tokens == tokens.tolist()
+        for tokens, answer in zip(stored, answers, strict=True)
     ]
     return float(np.mean(same))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdraft import build
+from crossdraft.bench.profile import LatencyProfile
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import write_record
@@ -27,7 +28,7 @@ from crossdraft.evaluate.viability import judge as judge_viability
 from crossdraft.extraction.capture import ExtractConfig
 from crossdraft.report.assemble import write_report
 from crossdraft.study import evaluation, live
-from crossdraft.study.evaluation import ADAPTER_FILE, LENGTH, TRAINING_FILE, Report, read_models, record_of
+from crossdraft.study.evaluation import LENGTH, Report, read_models, record_of
 from crossdraft.study.live import Entrant, alphas_of, check_live
 from crossdraft.study.stages import (
     TARGET,
@@ -39,6 +40,8 @@ from crossdraft.study.stages import (
     scene_seed,
     train,
 )
+from crossdraft.training.adapters import ADAPTER
+from crossdraft.training.adapters import RECORD as TRAINING_RECORD
 
 KIND, RECORD, PAGE = "study", "study.json", "report.html"
 MODES = ("teacher-forced", "free-running")
@@ -93,14 +96,14 @@ class Study:
         more = self._changed(extractions["test"], extractions["test-shuffled"], trained)
         self._timed("extraction, changed event models", lambda: self._fill(more.values()))
         judged = self._timed("evaluation", lambda: self._evaluate(extractions, more, trained))
-        body = self._timed("live check", lambda: self._live(extractions, more, trained, judged))
-        self._timed("verdicts", lambda: self._verdicts(judged))
+        body, profile = self._timed("live check", lambda: self._live(extractions, more, trained, judged))
+        self._timed("verdicts", lambda: self._verdicts(judged, profile))
         summary: dict[str, Any] = {
             "size": asdict(self.size), "processes": self.processes, "seconds": self.stages,
             **_findings([row for _, row, _ in judged], body), "provenance": provenance(),
         }  # fmt: skip
         write_record(self.out / RECORD, KIND, summary)
-        records = [self.out / "records", *sorted((self.out / "training").rglob(TRAINING_FILE))]
+        records = [self.out / "records", *sorted((self.out / "training").rglob(TRAINING_RECORD))]
         write_report(records, self.out / PAGE, "A study of the built-in pair")
         return summary
 
@@ -149,7 +152,7 @@ class Study:
     def _changed(self, right: Extraction, other: Extraction, trained: dict[str, str]) -> dict[str, Extraction]:
         """Stores of the test set as event models see it that training changed, right clip and shuffled."""
         models: dict[str, dict[str, Any]] = {
-            "l6": {"lora": str(Path(trained["l6"]) / ADAPTER_FILE)},
+            "l6": {"lora": str(Path(trained["l6"]) / ADAPTER)},
             "distilled": {"event_model": trained["distilled"]},
             build.NANO_DISTILLED: {"event_model": build.NANO_DISTILLED},
         }
@@ -195,7 +198,7 @@ class Study:
     ) -> list[tuple[Candidate, Compared, Judged]]:
         right, other = extractions["test"].root, extractions["test-shuffled"].root
         tasks = [
-            Judging(store=right, shuffled=other, adapter=str(Path(folder) / ADAPTER_FILE))
+            Judging(store=right, shuffled=other, adapter=str(Path(folder) / ADAPTER))
             for name, folder in trained.items()
             if name not in ("l6", "distilled")
         ]
@@ -210,7 +213,7 @@ class Study:
         tasks.append(
             Judging(
                 store=more["l6"].root, shuffled=more["l6-shuffled"].root,
-                adapter=str(Path(trained["l6"]) / ADAPTER_FILE),
+                adapter=str(Path(trained["l6"]) / ADAPTER),
             )
         )  # fmt: skip
         judged = [row for rows in self._pool(judge_one, [(task,) for task in tasks]) for row in rows]
@@ -229,16 +232,16 @@ class Study:
         more: dict[str, Extraction],
         trained: dict[str, str],
         judged: Sequence[tuple[Candidate, Compared, Judged]],
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], LatencyProfile]:
         build.set_threads(1)
         target = build.load_target(TARGET, device="cpu")
         events = {
             "": build.load_event_model("nano", device="cpu"),
-            "l6": build.load_event_model("nano", device="cpu", lora=Path(trained["l6"]) / ADAPTER_FILE),
+            "l6": build.load_event_model("nano", device="cpu", lora=Path(trained["l6"]) / ADAPTER),
             "distilled": build.load_event_model(trained["distilled"], device="cpu"),
             build.NANO_DISTILLED: build.load_event_model(build.NANO_DISTILLED, device="cpu"),
         }
-        best = max((row for row in judged if row[2].runs is not None and row[0].adapter), key=_tau)[0].name
+        best = _best_adapter(judged)[0].name
         entrants = []
         for candidate, _, own in judged:
             if own.runs is None:
@@ -254,18 +257,16 @@ class Study:
             max_new_tokens=self.size.max_new_tokens, report=self.report,
         )  # fmt: skip
         write_record(self.out / "records" / "live.json", live.KIND, body)
-        self._profile = build.profile_pair(build.Pair(target, events[build.NANO_DISTILLED]))
-        return body
+        return body, build.profile_pair(build.Pair(target, events[build.NANO_DISTILLED]))
 
     # -- verdicts --------------------------------------------------------------------------------------------------
 
-    def _verdicts(self, judged: Sequence[tuple[Candidate, Compared, Judged]]) -> None:
+    def _verdicts(self, judged: Sequence[tuple[Candidate, Compared, Judged]], profile: LatencyProfile) -> None:
         """Of the best adapter and of the distilled event models."""
-        able = [row for row in judged if row[2].runs is not None]
-        best = max((row for row in able if row[0].adapter), key=_tau)
-        for candidate, row, own in (best, *(r for r in able if r[0].name in ("distilled", build.NANO_DISTILLED))):
+        times = times_from_profile(asdict(profile))
+        distilled = [row for row in judged if row[0].name in ("distilled", build.NANO_DISTILLED)]
+        for candidate, row, own in (_best_adapter(judged), *distilled):
             assert own.runs is not None and row.rounds is not None
-            times = times_from_profile(asdict(self._profile))
             acceptance = Acceptance(alphas_of(own.runs, LENGTH))
             tokens = round(sum(map(len, own.runs)) / len(own.runs))
             draft = row.rounds.tau_draft
@@ -279,8 +280,15 @@ class Study:
             write_record(self.out / "records" / f"verdict-{candidate.name}.json", "verdict", body)
 
 
-def _tau(row: tuple[Candidate, Compared, Judged]) -> float:
-    return row[1].rounds.tau.value if row[1].rounds is not None else 0.0
+def _best_adapter(
+    judged: Sequence[tuple[Candidate, Compared, Judged]],
+) -> tuple[Candidate, Compared, Judged]:
+    """The adapter with the most tokens a pass, of those that can draft."""
+
+    def tau(row: tuple[Candidate, Compared, Judged]) -> float:
+        return row[1].rounds.tau.value if row[1].rounds is not None else 0.0
+
+    return max((row for row in judged if row[2].runs is not None and row[0].adapter), key=tau)
 
 
 def _findings(rows: Sequence[Compared], body: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Each is called by its own arguments, all plain values, and is resumed by being c
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crossdraft import build
+from crossdraft.core.errors import DataError
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store, StoreWriter, load_head
 from crossdraft.evaluate.compare import Compared, compare_one
@@ -50,7 +51,11 @@ def fill_store(extraction: Extraction, worker: int, workers: int) -> None:
     )
     with StoreWriter(extraction.root, extractor.identity(), prefix=f"w{worker}") as writer:
         build.keep_head(extraction.root, TARGET)
-        extract(extractor, jobs[worker::workers], writer)
+        made = extract(extractor, jobs[worker::workers], writer)
+    if made.failed:
+        raise DataError(
+            f"{extraction.root}: {made.failed} samples failed; see: crossdraft store stats {extraction.root}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,6 @@ class Training:
     epochs: int
     data: str
     per_clip: int
-    loss: Literal["tokens", "study"] = "tokens"
     seed: int = 0
 
 
@@ -84,7 +88,7 @@ def train(task: Training) -> dict[str, Any]:
         assert record is not None, "it was not told to stop early"
         return record
     adapter = AdapterTraining(
-        level=task.what, loss=TOKENS if task.loss == "tokens" else None, epochs=task.epochs, batch=32,
+        level=task.what, loss=TOKENS, epochs=task.epochs, batch=32,
         peak_lr=3e-3, dtype="bfloat16", seed=task.seed,
     )  # fmt: skip
     return train_on_store(task.store, task.out, adapter, target=TARGET)

@@ -1,6 +1,5 @@
 """Train an adapter on a store of paired states, and keep what is needed to believe its figures."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -262,10 +261,9 @@ def _check_matrices(
 def _about(store: Store, config: AdapterTraining, teacher: Teacher, ranks: Ranks) -> dict[str, Any]:
     """All that decides the numbers: what a training that goes on must share with its beginning."""
     identity = store.identity
-    digest = hashlib.sha256("".join(f"{e.id} {e.sha256}\n" for e in store.entries).encode()).hexdigest()
     return {
         "target": identity.target, "event_model": identity.event_model, "mode": identity.mode,
-        "extraction": identity.config_hash, "samples": f"{len(store)}, sha256 {digest}", "level": config.level,
+        "extraction": identity.config_hash, "samples": store.digest, "level": config.level,
         "settings": asdict(teacher.adapter.settings), "loss": asdict(teacher.loss),
         **{name: getattr(config, name) for name in (
             "epochs", "batch", "accumulate", "peak_lr", "weight_decay", "patience", "validation", "seed", "dtype",

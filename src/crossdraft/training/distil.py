@@ -5,7 +5,6 @@ own answers, led through them as the engine is: state t predicts token t. Source
 2310.08461 (forward KL); Hu et al., "LoRA", arXiv 2106.09685.
 """
 
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -161,8 +160,7 @@ def distil(
 
 def _about(store: Store, config: DistilTraining, event_model: str) -> dict[str, Any]:
     """All that decides the numbers: what a training that goes on must share with its beginning."""
-    digest = hashlib.sha256("".join(f"{e.id} {e.sha256}\n" for e in store.entries).encode()).hexdigest()
-    samples = {"extraction": store.identity.config_hash, "samples": f"{len(store)}, sha256 {digest}"}
+    samples = {"extraction": store.identity.config_hash, "samples": store.digest}
     return {**asdict(config), "event_model": event_model, **samples}
 
 

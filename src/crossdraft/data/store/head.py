@@ -48,6 +48,11 @@ def read_head(path: str | Path, identity: StoreIdentity) -> Float[Tensor, "V Dt"
     return weight
 
 
+def kept_head(root: str | Path) -> Float[Tensor, "V Dt"] | None:
+    """The head of the store ``root``; None where it keeps none. DataError for a damaged one."""
+    return load_head(root) if (Path(root) / HEAD_FILE).is_file() else None
+
+
 def check_head(weight: Tensor, identity: StoreIdentity, where: str) -> None:
     """DataError unless ``weight`` is a finite (vocabulary, target width) matrix."""
     vocab = identity.vocab_size

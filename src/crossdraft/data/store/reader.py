@@ -1,5 +1,6 @@
 """Reading a store: by place or id, shards mapped when they are first needed."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -76,6 +77,14 @@ class Store:
         for place, entry in enumerate(self.entries):
             groups.setdefault(entry.recording, []).append(place)
         return {name: tuple(places) for name, places in groups.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """How many samples, and a SHA-256 of which: what a training that goes on must find again."""
+        return (
+            f"{len(self)}, sha256 "
+            + hashlib.sha256("".join(f"{e.id} {e.sha256}\n" for e in self.entries).encode()).hexdigest()
+        )
 
     def _load(self, entry: Entry) -> PairedStates:
         path = self.root / entry.shard
