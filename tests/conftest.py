@@ -13,7 +13,7 @@ from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import Drafter
 from crossdraft.core.seeds import generator
-from crossdraft.core.types import Draft, Exactness, Scores
+from crossdraft.core.types import Draft, Exactness, PromptView, Scores
 
 VOCAB = 24
 END = 1
@@ -35,7 +35,7 @@ class TinySession:
     """Keeps the committed ids and nothing else: every row of every pass is computed anew from its own path."""
 
     model: "TinyVLM"
-    prompt_tokens: tuple[int, ...]
+    prompt: PromptView
     capture: tuple[int, ...]
     capacity: int
     first: Scores = field(init=False)
@@ -44,11 +44,11 @@ class TinySession:
     widths: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.first = self._scores([list(self.prompt_tokens)])
+        self.first = self._scores([list(self.prompt.tokens)])
 
     @property
     def length(self) -> int:
-        return len(self.prompt_tokens) + max(0, len(self.said) - 1)
+        return len(self.prompt.tokens) + max(0, len(self.said) - 1)
 
     def _scores(self, paths: list[list[int]]) -> Scores:
         states = torch.stack([self.model.state(path) for path in paths])
@@ -58,7 +58,7 @@ class TinySession:
         assert self.said, "score before the first root"
         if self.length + 1 + len(draft) > self.capacity:
             raise SettingError("the cache has no room left")
-        base = [*self.prompt_tokens, *self.said]
+        base = [*self.prompt.tokens, *self.said]
         paths = [base]
         tokens, parents = draft.tokens.tolist(), draft.parents.tolist()
         for token, parent in zip(tokens, parents, strict=True):
@@ -123,7 +123,10 @@ class TinyVLM:
         return ids + ([2 + len(prompt.events) % (VOCAB - 2)] if prompt.events is not None else [])
 
     def prefill(self, encoded: Any, capture: tuple[int, ...] = (), room: int = 512) -> TinySession:
-        session = TinySession(self, tuple(encoded), capture, len(encoded) + room)
+        states = torch.stack([self.state(encoded[: n + 1]) for n in range(len(encoded))]) if capture else None
+        embeds = self.table[torch.tensor(encoded).clamp(min=0)]
+        view = PromptView(tuple(encoded), embeds, dict.fromkeys(capture, states))  # type: ignore[arg-type]
+        session = TinySession(self, view, capture, len(encoded) + room)
         self.sessions.append(session)
         return session
 

@@ -27,8 +27,8 @@ class Recorder:
         self.told.append("begin")
         return self
 
-    def prompt_tokens(self, tokens: Any) -> None:
-        self.told.append(("prompt", tuple(tokens)))
+    def see_prompt(self, view: Any) -> None:
+        self.told.append(("prompt", view.tokens))
 
     def observe(self, step: Step) -> None:
         self.told.append(step)
@@ -52,7 +52,7 @@ def test_a_drafter_is_told_everything_in_order(tiny: Any, prompt: Prompt) -> Non
     out = answer(tiny, prompt, drafter)
     steps = [told for told in drafter.told if isinstance(told, Step)]
     assert drafter.told[0] == "begin" and drafter.told[-1] == "finish"
-    assert drafter.told[1] == ("prompt", tiny.target.sessions[-1].prompt_tokens)
+    assert drafter.told[1] == ("prompt", tiny.target.sessions[-1].prompt.tokens)
     assert [s.is_prompt for s in steps] == [True] + [False] * (len(steps) - 1)
     assert [s.tokens for s in steps[:3]] == [(said[0],), tuple(said[1:5]), (said[5],)]
     assert [s.accepted for s in steps[:3]] == [0, 3, 0]

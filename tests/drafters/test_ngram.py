@@ -1,18 +1,19 @@
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core.errors import SettingError
-from crossdraft.core.types import Step
+from crossdraft.core.types import PromptView, Step
 from crossdraft.drafters.length import AssumedCurve
 from crossdraft.drafters.ngram import NGram, NGramSession
 
 
 def session_of(text: list[int], costs: Any, **settings: Any) -> NGramSession:
     session = NGram(costs=costs, **settings).begin(None, None, None)  # type: ignore[arg-type]
-    session.prompt_tokens(text[:-1])
+    session.see_prompt(PromptView(tuple(text[:-1]), torch.empty(0)))
     session.observe(Step((text[-1],), is_prompt=True))
     return session
 

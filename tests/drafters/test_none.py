@@ -10,7 +10,7 @@ from crossdraft.verify.greedy import Greedy
 def test_plain_decoding_is_the_targets_argmax_one_by_one(tiny: Any, prompt: Prompt) -> None:
     out = generate(tiny.target, NoDraft(), prompt, rule=Greedy(), limits=Limits(max_new_tokens=12))
     session = tiny.target.prefill(tiny.target.encode(prompt))
-    text = list(session.prompt_tokens)
+    text = list(session.prompt.tokens)
     for token in out.tokens:
         assert token == int(tiny.target.unembed(tiny.target.state(text)[None]).argmax())
         text.append(token)

@@ -37,7 +37,7 @@ def run_growth(
         )
         early += _steps(plain, EARLY)
         late += _steps(plain, LATE)
-        positions = len(bench.target.prefill(bench.target.encode(prompt), room=8).prompt_tokens)
+        positions = len(bench.target.prefill(bench.target.encode(prompt), room=8).prompt.tokens)
     step = {EARLY: statistics.median(early), LATE: statistics.median(late)}
     attention = {at: attention_ms(engine, positions + at) for at in (EARLY, LATE)}
     rest = {at: step[at] - attention[at] for at in step}

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.types import Draft, Exactness, Scores, Step, Verdict
+from crossdraft.core.types import Draft, Exactness, PromptView, Scores, Step, Verdict
 
 Mark = Any
 """Opaque position of a session, to come back to with ``rewind``."""
@@ -39,7 +39,7 @@ class VLMSession(Protocol):
     """One request's cache and position. Between ``commit`` and ``score`` it holds a *root*: the last committed
     token, whose cache entry the next pass writes. Nobody else handles the root."""
 
-    prompt_tokens: tuple[int, ...]
+    prompt: PromptView
     first: Scores
 
     @property
@@ -155,10 +155,10 @@ class Drafter(Protocol):
 
 
 @runtime_checkable
-class SeesPromptTokens(Protocol):
-    """A session that wants the target's prompt as text ids (placeholders are negative)."""
+class SeesPrompt(Protocol):
+    """A session that wants the target's prompt: its text ids, its embeddings and its captured states."""
 
-    def prompt_tokens(self, tokens: Sequence[int]) -> None:
+    def see_prompt(self, view: PromptView) -> None:
         """Called once, after the target's prefill, before the first ``observe``."""
         ...
 

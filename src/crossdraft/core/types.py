@@ -68,6 +68,18 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class PromptView:
+    """What the target made of a prompt, for drafters that look at it.
+
+    tokens: ids, placeholders negative; embeds: input embeddings, pictures included; states: of the captured layers.
+    """
+
+    tokens: tuple[int, ...]
+    embeds: Float[Tensor, "P D"]
+    states: dict[int, Float[Tensor, "P D"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a rule made of a draft. path: accepted nodes, root to leaf; bonus: the target's own next token."""
 

@@ -1,9 +1,7 @@
 """A draft session behind another one: for whoever listens to a drafter, or changes what it proposes."""
 
-from collections.abc import Sequence
-
-from crossdraft.core.protocols import DraftSession, SeesPromptTokens
-from crossdraft.core.types import Draft, Step
+from crossdraft.core.protocols import DraftSession, SeesPrompt
+from crossdraft.core.types import Draft, PromptView, Step
 
 
 class WrappedSession:
@@ -12,10 +10,10 @@ class WrappedSession:
     def __init__(self, inner: DraftSession) -> None:
         self.inner = inner
 
-    def prompt_tokens(self, tokens: Sequence[int]) -> None:
+    def see_prompt(self, view: PromptView) -> None:
         """To a session that wants them."""
-        if isinstance(self.inner, SeesPromptTokens):
-            self.inner.prompt_tokens(tokens)
+        if isinstance(self.inner, SeesPrompt):
+            self.inner.see_prompt(view)
 
     def observe(self, step: Step) -> None:
         """As ``inner`` does."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
-from crossdraft.core.types import Draft, Step
+from crossdraft.core.types import Draft, PromptView, Step
 from crossdraft.drafters.length import MAX_LENGTH, LengthChooser, Track, judged
 
 
@@ -35,7 +35,7 @@ class NGram:
         object.__setattr__(self, "_chooser", LengthChooser(self.costs, self.max_length))
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "NGramSession":
-        """An empty index; the prompt's tokens are told by the target's session."""
+        """An empty index; the prompt is shown by the target's session."""
         return NGramSession(self)
 
 
@@ -51,9 +51,9 @@ class NGramSession:
         self._track = Track([1 - 0.7**n for n in sizes], weight=2.0)
         self._kind, self._drafted = 0, 0
 
-    def prompt_tokens(self, tokens: Sequence[int]) -> None:
+    def see_prompt(self, view: PromptView) -> None:
         """Index the prompt."""
-        self._extend(tokens)
+        self._extend(view.tokens)
 
     def observe(self, step: Step) -> None:
         """Index what was said; learn how often such matches are right."""

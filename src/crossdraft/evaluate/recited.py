@@ -15,7 +15,7 @@ from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import CostCurve, Drafter, Tokenizer
 from crossdraft.core.registry import find
-from crossdraft.core.types import Draft, Exactness, Generation, Limits, Sampling, Scores
+from crossdraft.core.types import Draft, Exactness, Generation, Limits, PromptView, Sampling, Scores
 from crossdraft.data.store import PairedStates, Store
 from crossdraft.decode.loop import generate
 from crossdraft.drafters import DRAFTERS
@@ -33,7 +33,7 @@ class _Reciting:
     """One request: implements ``core.protocols.VLMSession`` over the known answer."""
 
     answer: Sequence[int]
-    prompt_tokens: tuple[int, ...]
+    prompt: PromptView
     vocab_size: int
     said: int = 0
     first: Scores = field(init=False)
@@ -43,7 +43,7 @@ class _Reciting:
 
     @property
     def length(self) -> int:
-        return len(self.prompt_tokens) + self.said
+        return len(self.prompt.tokens) + self.said
 
     def _sure(self, first: int, count: int) -> Tensor:
         """Rows that are certain of tokens ``first``, ... of the answer."""
@@ -87,7 +87,8 @@ class Recited:
 
     def prefill(self, encoded: tuple[int, ...], capture: tuple[int, ...] = (), room: int = 512) -> _Reciting:
         """A session at the first token."""
-        return _Reciting(self.answer, encoded, self.vocab_size)
+        view = PromptView(tuple(encoded), torch.empty(len(encoded), 0))
+        return _Reciting(self.answer, view, self.vocab_size)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """There are no embeddings. Raises DataError."""

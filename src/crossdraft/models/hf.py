@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.types import Draft, Exactness, Scores
+from crossdraft.core.types import Draft, Exactness, PromptView, Scores
 from crossdraft.models.loading import read_json, resolve_checkpoint, weight_files
 from crossdraft.models.spliced import Encoded, check_fits, end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
@@ -98,8 +98,8 @@ class TransformersSession:
 
     def __init__(self, model: TransformersTarget, encoded: Encoded, capture: tuple[int, ...]) -> None:
         self._model, self._capture = model, capture
-        self.prompt_tokens = encoded.tokens
         scores, self._cache = model.run(torch.tensor(encoded.tokens), None, capture)
+        self.prompt = PromptView(encoded.tokens, encoded.embeds, scores.states)
         self.first = Scores(scores.logits[-1:], {i: s[-1:] for i, s in scores.states.items()})
         self._length = len(encoded.tokens)
         self._root: int | None = None

@@ -6,7 +6,7 @@ import torch
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
-from crossdraft.core.types import Draft, Scores
+from crossdraft.core.types import Draft, PromptView, Scores
 from crossdraft.nn.engine import Engine
 
 
@@ -14,7 +14,7 @@ class DecoderSession:
     """Implements ``core.protocols.VLMSession`` over an engine and a cache that holds the prompt already.
 
     first: the target's opinion after the prompt, logits (1, V), and the captured states there {layer: (1, D)}.
-    prompt_tokens: ids of the prompt, placeholders negative.
+    prompt: what was read; its states are those of ``capture``.
     """
 
     def __init__(
@@ -22,11 +22,11 @@ class DecoderSession:
         engine: Engine,
         cache: DenseCache,
         first: Scores,
-        prompt_tokens: tuple[int, ...],
+        prompt: PromptView,
         capture: tuple[int, ...] = (),
     ) -> None:
         self._engine, self._cache, self._capture = engine, cache, capture
-        self.first, self.prompt_tokens = first, prompt_tokens
+        self.first, self.prompt = first, prompt
         self._root: int | None = None
         self._rows = 0
 

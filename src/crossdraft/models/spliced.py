@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.types import Exactness, Scores
+from crossdraft.core.types import Exactness, PromptView, Scores
 from crossdraft.models.loading import load_weights, read_json, resolve_checkpoint, save_weights
 from crossdraft.models.session import DecoderSession
 from crossdraft.models.tokenizer import TextTokenizer
@@ -137,7 +137,8 @@ class SplicedVLM:
         cache = self.engine.new_cache(len(encoded.tokens) + room)
         result = self.engine.prefill(encoded.embeds, cache, capture)
         last = {layer: states[-1:] for layer, states in result.states.items()}
-        return DecoderSession(self.engine, cache, Scores(result.logits, last), encoded.tokens, capture)
+        view = PromptView(encoded.tokens, encoded.embeds, result.states)
+        return DecoderSession(self.engine, cache, Scores(result.logits, last), view, capture)
 
     def embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
         """Input embeddings."""
