@@ -8,7 +8,7 @@ import torch
 
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import Needs
-from crossdraft.core.types import Draft, Limits, Sampling, Scores, Step
+from crossdraft.core.types import Draft, Limits, PromptView, Sampling, Scores, Step
 from crossdraft.decode.audit import audit
 from crossdraft.decode.loop import generate
 from crossdraft.drafters import DRAFTERS
@@ -54,9 +54,10 @@ class EngineVLM:
 
     def prefill(self, encoded: list[int], capture: tuple[int, ...] = (), room: int = 256) -> DecoderSession:
         cache = self.engine.new_cache(len(encoded) + room)
-        got = self.engine.prefill(self.engine.embed(torch.tensor(encoded)), cache, capture)
+        embeds = self.engine.embed(torch.tensor(encoded))
+        got = self.engine.prefill(embeds, cache, capture)
         first = Scores(got.logits, {layer: rows[-1:] for layer, rows in got.states.items()})
-        return DecoderSession(self.engine, cache, first, tuple(encoded), capture)
+        return DecoderSession(self.engine, cache, first, PromptView(tuple(encoded), embeds, got.states), capture)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.engine.embed(tokens)
