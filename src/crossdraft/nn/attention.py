@@ -99,10 +99,36 @@ def attend_static(
 
     slots: where each row's key and value go; hidden: slots that a row must not see.
     """
-    rows, heads, groups, dim = q.shape
-    end = hidden.shape[1]
     keys.index_copy_(1, slots, k.transpose(0, 1))
     values.index_copy_(1, slots, v.transpose(0, 1))
+    return _attend_hidden(q, keys, values, hidden, pins)
+
+
+def attend_masked(
+    q: Float[Tensor, "S H G d"],
+    k: Float[Tensor, "S H d"],
+    v: Float[Tensor, "S H d"],
+    cache: DenseCache,
+    layer: int,
+    start: int,
+    hidden: Bool[Tensor, "S end"],
+    pins: Pins,
+) -> Float[Tensor, "S HGd"]:
+    """The usual tree attention: rows write into slots ``start``.. as they come, and see what ``hidden`` leaves.
+
+    One product each for scores and values, whatever the tree; a path's numbers are summed where its rows happen to
+    lie, so the result equals a chain's only up to rounding. Every row must see one slot at least.
+    """
+    keys, values = cache.keys[layer], cache.values[layer]
+    keys[:, start : start + len(k)] = k.transpose(0, 1)
+    values[:, start : start + len(v)] = v.transpose(0, 1)
+    return _attend_hidden(q, keys, values, hidden, pins)
+
+
+def _attend_hidden(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, pins: Pins) -> Tensor:
+    """Rows look at slots [0, end) but for the hidden ones."""
+    rows, heads, groups, dim = q.shape
+    end = hidden.shape[1]
     scores = torch.bmm(_fold(q, pins.query_rows), keys[:, :end].transpose(1, 2))
     scores[:, : groups * rows].view(heads, groups, rows, end).masked_fill_(hidden, float("-inf"))
     out = torch.bmm(scores.softmax(-1), values[:, :end])[:, : groups * rows]

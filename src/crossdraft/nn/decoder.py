@@ -90,6 +90,10 @@ class DecoderConfig:
             attention_bias=bool(config.get("attention_bias", False)),
         )
 
+    def frequencies(self) -> Float[Tensor, "half"]:
+        """Rotary frequencies, float32."""
+        return inverse_frequencies(self.head_dim, self.rope_theta, self.rope_scaling, self.max_positions)
+
 
 def _rotate(x: Float[Tensor, "B T H d"], cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary positions; cos and sin are (B or 1, T, 1, d / 2)."""
@@ -98,25 +102,42 @@ def _rotate(x: Float[Tensor, "B T H d"], cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions. Source: Ainslie et al., "GQA", arXiv 2305.13245."""
+    """Grouped-query attention with rotary positions. Source: Ainslie et al., "GQA", arXiv 2305.13245.
 
-    def __init__(self, cfg: DecoderConfig) -> None:
+    input_size: width of what q, k and v are made of, where it is not the residual's.
+    """
+
+    def __init__(self, cfg: DecoderConfig, input_size: int | None = None) -> None:
         super().__init__()
         self.cfg = cfg
         width, kv_width = cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
-        self.q_proj = nn.Linear(cfg.hidden_size, width, bias=cfg.attention_bias)
-        self.k_proj = nn.Linear(cfg.hidden_size, kv_width, bias=cfg.attention_bias)
-        self.v_proj = nn.Linear(cfg.hidden_size, kv_width, bias=cfg.attention_bias)
+        input_size = input_size or cfg.hidden_size
+        self.q_proj = nn.Linear(input_size, width, bias=cfg.attention_bias)
+        self.k_proj = nn.Linear(input_size, kv_width, bias=cfg.attention_bias)
+        self.v_proj = nn.Linear(input_size, kv_width, bias=cfg.attention_bias)
         self.o_proj = nn.Linear(width, cfg.hidden_size, bias=cfg.attention_bias)
 
-    def forward(self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """x: normalised states; mask: bool (B or 1, 1, T, T), or None for causal."""
+    def project(self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated q (B, T, heads, d), rotated k and plain v (B, T, kv_heads, d) of the input ``x``.
+
+        cos, sin: (B or 1, T, 1, d / 2).
+        """
         batch, steps, _ = x.shape
         q = self.q_proj(x).view(batch, steps, self.cfg.num_heads, -1)
         cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # under autocast, q is narrower than x
         q = _rotate(q, cos, sin)
         k = _rotate(self.k_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1), cos, sin)
         v = self.v_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1)
+        return q, k, v
+
+    def mix(
+        self,
+        q: Float[Tensor, "B T H d"],
+        k: Float[Tensor, "B K h d"],
+        v: Float[Tensor, "B K h d"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "B T D"]:
+        """Attend and project out. mask: bool, broadcastable to (B, H, T, K), True = may attend; None for causal."""
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
@@ -125,7 +146,11 @@ class Attention(nn.Module):
             is_causal=mask is None,
             enable_gqa=self.cfg.num_heads != self.cfg.num_kv_heads,
         )
-        return self.o_proj(out.transpose(1, 2).reshape(batch, steps, -1))
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x: the input, normalised; mask: as ``mix``, over the rows' own keys."""
+        return self.mix(*self.project(x, cos, sin), mask)
 
 
 class FeedForward(nn.Module):
@@ -143,18 +168,29 @@ class FeedForward(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then feed-forward, each behind a norm and added to the residual."""
+    """Attention, then feed-forward, each behind a norm and added to the residual.
 
-    def __init__(self, cfg: DecoderConfig) -> None:
+    input_size: as ``Attention``. input_norm: False where attention reads its input as given (EAGLE's one layer, and
+    EAGLE-3's, whose caller normalises the parts of a wider input).
+    """
+
+    def __init__(self, cfg: DecoderConfig, input_size: int | None = None, input_norm: bool = True) -> None:
         super().__init__()
-        self.self_attn = Attention(cfg)
+        self.self_attn = Attention(cfg, input_size)
         self.mlp = FeedForward(cfg)
-        self.input_layernorm = nn.RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps)
+        self.input_layernorm = nn.RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps) if input_norm else None
         self.post_attention_layernorm = nn.RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps)
 
-    def forward(self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """x: residual states."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+    def forward(
+        self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None, reads: Tensor | None = None
+    ) -> Tensor:
+        """x: residual states. reads (B, T, input_size): attention's input, by default x behind the input norm."""
+        if reads is None:
+            reads = x if self.input_layernorm is None else self.input_layernorm(x)
+        return self.feed(x + self.self_attn(reads, cos, sin, mask))
+
+    def feed(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The second half, for residual states to which attention's output has been added."""
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -173,8 +209,7 @@ class Decoder(nn.Module):
 
     def frequencies(self) -> Float[Tensor, "half"]:
         """Rotary frequencies, float32 (made anew: a buffer would follow ``.to(bfloat16)`` and lose its digits)."""
-        cfg = self.config
-        return inverse_frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling, cfg.max_positions)
+        return self.config.frequencies()
 
     def forward(
         self,

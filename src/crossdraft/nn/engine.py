@@ -7,13 +7,11 @@ masked). How much pinning a machine needs is measured at load (``nn.selftest``).
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
@@ -24,10 +22,10 @@ from crossdraft.core.types import Exactness
 from crossdraft.nn.attention import Attend, TreePlan, attend_chain, attend_tree, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.graphs import StaticPasses
+from crossdraft.nn.layer import PackedLayer, attention_dtype, rotations
 from crossdraft.nn.linear import PackedLinear, can_prepack
 from crossdraft.nn.norm import RowNorm
 from crossdraft.nn.pins import Pins
-from crossdraft.nn.rope import rope_table
 from crossdraft.nn.selftest import pin
 
 
@@ -37,33 +35,6 @@ class PassResult:
 
     logits: Float[Tensor, "S V"]
     states: dict[int, Tensor] = field(default_factory=dict)
-
-
-class LayerWeights:
-    """One decoder layer, fused and packed: q, k and v in one linear, gate and up in another."""
-
-    def __init__(
-        self, layer: DecoderLayer, q_scale: float, dtype: torch.dtype, device: torch.device, prepack: bool
-    ):
-        attn, mlp = layer.self_attn, layer.mlp
-        half = attn.cfg.head_dim // 2
-
-        def fused(*parts: Tensor) -> Tensor:
-            return torch.cat([p.detach().to(device, dtype) for p in parts])
-
-        def turning(p: Tensor) -> Tensor:
-            """Put the two channels that rotate together side by side, so that they are one complex number."""
-            return p.unflatten(0, (-1, 2, half)).transpose(1, 2).flatten(0, 2)
-
-        q, k, v, out = attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj
-        bias = None if q.bias is None else fused(turning(q.bias) * q_scale, turning(k.bias), v.bias)
-        self.qkv = PackedLinear(fused(turning(q.weight) * q_scale, turning(k.weight), v.weight), bias, prepack)
-        self.out = PackedLinear(fused(out.weight), None if out.bias is None else fused(out.bias), prepack)
-        self.gate_up = PackedLinear(fused(mlp.gate_proj.weight, mlp.up_proj.weight), None, prepack)
-        self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
-        eps = attn.cfg.rms_norm_eps
-        self.norm_in = RowNorm(layer.input_layernorm.weight, eps, dtype, device)
-        self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
 
 
 class Engine:
@@ -89,27 +60,17 @@ class Engine:
         self.dtype, self.device = dtype, torch.device(device)
         cfg = self.config
         self.prepacked = can_prepack(dtype, self.device)
-        # a power of two scales q's weights without rounding; any other factor multiplies q
-        scale = cfg.head_dim**-0.5
-        exact = math.log2(scale).is_integer()
-        self._q_scale = None if exact else scale
-        # in float32 on the CPU: oneDNN's bfloat16 batched products copy the cache and cost twice the time
-        narrow = dtype == torch.bfloat16 and self.device.type == "cpu"
-        self.attention_dtype = torch.float32 if narrow else dtype
+        self.attention_dtype = attention_dtype(dtype, self.device)
         with torch.no_grad():
             self._layers = [
-                LayerWeights(cast(DecoderLayer, layer), scale if exact else 1.0, dtype, self.device, self.prepacked)
+                PackedLayer(cast(DecoderLayer, layer), dtype, self.device, self.prepacked)
                 for layer in decoder.layers
             ]
             self._table = decoder.embed_tokens.weight.detach().to(self.device, dtype, copy=True)
             head = decoder.lm_head.weight.detach().to(self.device, dtype, copy=True)
             self._head = PackedLinear(head, None, self.prepacked)
             self._norm = RowNorm(decoder.norm.weight, cfg.rms_norm_eps, dtype, self.device)
-            # (positions, 1, half), complex: one row turns all heads
-            cos, sin = rope_table(decoder.frequencies(), torch.arange(cfg.max_positions))
-            turn = torch.complex(cos, sin).unsqueeze(1)
-            self._wide = torch.float64 if dtype == torch.float64 else torch.float32
-            self.turns = turn.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+            self.turns = rotations(cfg, cfg.max_positions, dtype, self.device)
         self.pins = Pins()
         self.exactness = Exactness(False, "not tested")
         self.tested_threads = 0
@@ -312,27 +273,10 @@ class Engine:
 
         turns: rotations of the rows' positions. attend: (q, k, v, layer) -> mixed values (S, heads x head_dim).
         """
-        cfg = self.config
-        rows, heads, kv_heads = x.shape[0], cfg.num_heads, cfg.num_kv_heads
-        groups, dim, rotated = heads // kv_heads, cfg.head_dim, heads + kv_heads
         for i, layer in enumerate(self._layers[:num_layers]):
-            # rotated in float32 (or 64), then attended in the attention's dtype
-            qkv = layer.qkv(layer.norm_in(x)).to(self._wide)
-            pairs = torch.view_as_complex(qkv[:, : rotated * dim].view(rows, rotated, dim // 2, 2))
-            turned = torch.view_as_real(pairs * turns)
-            if self._q_scale is not None:
-                turned[:, :heads].mul_(self._q_scale)
-            turned = turned.to(self.attention_dtype)
-            q = turned[:, :heads].view(rows, kv_heads, groups, dim)
-            k = turned[:, heads:].view(rows, kv_heads, dim)
-            v = qkv[:, rotated * dim :].view(rows, kv_heads, dim).to(self.attention_dtype)
-            # a new tensor at the first layer: the caller's embeddings stay as they are
-            x = layer.out(attend(q, k, v, i).to(self.dtype)).add_(x)
-            gate_up = layer.gate_up(layer.norm_mid(x))
-            gate, up = gate_up.chunk(2, dim=-1)
-            x.add_(layer.down(F.silu(gate).mul_(up)))
+            x = layer(x, turns, attend, i)
             if i in capture:
-                taps[i] = x.clone()
+                taps[i] = x
         x = self._norm(x)
         if -1 in capture:
             taps[-1] = x

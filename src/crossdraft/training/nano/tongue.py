@@ -187,6 +187,7 @@ def packed_states(decoder: Decoder, embeds: Tensor, batch: Batch, tap: int) -> t
     x, tapped = embeds, embeds
     for i, module in enumerate(decoder.layers):
         layer = cast(DecoderLayer, module)
+        assert layer.input_layernorm is not None
         y = layer.input_layernorm(x)
         attention = layer.self_attn
         q, k, v = (
@@ -206,7 +207,7 @@ def packed_states(decoder: Decoder, embeds: Tensor, batch: Batch, tap: int) -> t
         behind = _attend(qs, ks, vs, barrier).view(size, -1, y.shape[-1])
         behind = behind.gather(1, batch.scatter.unsqueeze(-1).expand(-1, -1, y.shape[-1]))
         x = x + attention.o_proj(torch.cat((front, behind), 1))
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        x = layer.feed(x)
         if i == tap:
             tapped = x
     return decoder.norm(x), tapped
