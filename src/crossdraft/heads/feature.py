@@ -1,0 +1,220 @@
+"""Heads that draft from the target's own features: one decoder layer that guesses the next feature, again and again.
+
+EAGLE (arXiv 2401.15077), EAGLE-2 (2406.16858), HASS (2408.15766), EAGLE-3 (2503.01840) and their kin for pictures
+(EagleVLM and SpecVLM 2509.11815, MSD 2505.14260, ViSpec 2509.15235) are settings of the one network here.
+
+Entry ``t`` of a sequence couples the target's feature of position t with the *next* token, t + 1; its output stands
+for the feature of position t + 1, from which token t + 2 is guessed. It has position id t.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from crossdraft.core.errors import SettingError
+from crossdraft.core.types import LAST
+from crossdraft.heads.visual import Visual, VisualConfig
+from crossdraft.nn.decoder import DecoderConfig, DecoderLayer
+from crossdraft.nn.rope import rope_table
+
+Fuse = Literal["concat", "attention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureHeadConfig:
+    """What a feature head is made of.
+
+    layer: shape of its one decoder layer; vocabulary and width are the target's.
+    taps: target layers whose states are its features; -1 is the state behind the final norm.
+    fuse: "concat" (EAGLE): a linear map of [embedding; feature] is the layer's input. "attention" (EAGLE-3): the
+        taps are mapped to one feature, the attention reads [norm(embedding); norm(feature)], the feature is the
+        residual.
+    norm_input: a norm in front of the attention (EagleVLM); EAGLE has none, and EAGLE-3 always has its two.
+    own_head: a trained output head behind a norm of its own; else the target's head reads the guessed feature.
+    draft_vocab: how many tokens can be drafted (the most frequent ones); None: all.
+    visual: what becomes of the pictures' positions; None: they are read like text.
+    """
+
+    layer: DecoderConfig
+    taps: tuple[int, ...] = (LAST,)
+    fuse: Fuse = "concat"
+    norm_input: bool = False
+    own_head: bool = False
+    draft_vocab: int | None = None
+    visual: VisualConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.fuse == "concat" and len(self.taps) != 1:
+            raise SettingError(f"a head that fuses by concatenation reads one tap, not {len(self.taps)}")
+        if not self.taps:
+            raise SettingError("a feature head needs at least one tap")
+        if self.draft_vocab is not None and not 1 <= self.draft_vocab <= self.layer.vocab_size:
+            raise SettingError(
+                f"draft_vocab is {self.draft_vocab}, must be from 1 to the target's {self.layer.vocab_size}"
+            )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Entries as the layer reads them, batch first: T entries of B sequences.
+
+    embeds: embedding of the next token; feats: the feature; direct: True where the embedding alone stands for both;
+    positions: of the entries. source: number of the original entry, -1 for one that was made of several.
+    context: a summary of the pictures that later features are blended with.
+    """
+
+    embeds: Float[Tensor, "B T D"]
+    feats: Float[Tensor, "B T D"]
+    positions: Int[Tensor, "T"]
+    source: Int[Tensor, "T"]
+    direct: Bool[Tensor, "B T"] | None = None
+    context: Float[Tensor, "B D"] | None = None
+
+
+class FeatureHead(nn.Module):
+    """The network; parameter names follow the published checkpoints. See the module's docstring for its entries.
+
+    d2t: (draft vocabulary,) the target's id of each token that can be drafted.
+    """
+
+    d2t: Tensor
+
+    def __init__(self, config: FeatureHeadConfig) -> None:
+        super().__init__()
+        self.config, shape = config, config.layer
+        width, eps = shape.hidden_size, shape.rms_norm_eps
+        wide = config.fuse == "attention"
+        self.fc = nn.Linear(len(config.taps) * width, width, bias=False) if wide else nn.Linear(2 * width, width)
+        self.embed_norm = nn.RMSNorm(width, eps=eps) if wide else None
+        self.hidden_norm = nn.RMSNorm(width, eps=eps) if wide else None
+        self.layer = DecoderLayer(shape, 2 * width if wide else None, input_norm=config.norm_input and not wide)
+        drafted = config.draft_vocab or shape.vocab_size
+        self.norm = nn.RMSNorm(width, eps=eps) if config.own_head else None
+        self.lm_head = nn.Linear(width, drafted, bias=False) if config.own_head else None
+        self.visual = None if config.visual is None else Visual(config.visual, width)
+        self.register_buffer("d2t", torch.arange(drafted))
+
+    @property
+    def num_trained(self) -> int:
+        """Trained parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def fuse_taps(self, states: Float[Tensor, "... taps_D"]) -> Float[Tensor, "... D"]:
+        """The taps' states, side by side, as one feature."""
+        return self.fc(states) if self.config.fuse == "attention" else states
+
+    def read(
+        self,
+        embeds: Float[Tensor, "B T D"],
+        states: Float[Tensor, "B T taps_D"],
+        is_visual: Bool[Tensor, "T"] | None = None,
+    ) -> Reading:
+        """Entries of whole sequences, from position 0 on.
+
+        embeds: of the *next* tokens; states: of the entries' own positions, taps side by side. is_visual: which
+        positions hold a picture; all sequences share them.
+        """
+        count = torch.arange(embeds.shape[1], device=embeds.device)
+        reading = Reading(embeds, self.fuse_taps(states), count, count)
+        if self.visual is None or is_visual is None or not bool(is_visual.any()):
+            return reading
+        return self.visual(reading, is_visual)
+
+    def blend(self, feats: Float[Tensor, "B T D"], context: Float[Tensor, "B D"] | None) -> Tensor:
+        """Features of text behind the pictures, with the pictures' summary if there is one."""
+        if context is None:
+            return feats
+        assert self.visual is not None
+        return self.visual.blend(feats, context)
+
+    # -- the layer -------------------------------------------------------------------------------------------------
+
+    def inputs(
+        self, embeds: Tensor, feats: Tensor, direct: Bool[Tensor, "..."] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(residual (..., D), what the attention reads: (..., D), or (..., 2 D) for "attention")."""
+        if self.config.fuse == "attention":
+            assert self.embed_norm is not None and self.hidden_norm is not None
+            return feats, torch.cat((self.embed_norm(embeds), self.hidden_norm(feats)), dim=-1)
+        x = self.fc(torch.cat((embeds, feats), dim=-1))
+        if direct is not None:
+            x = torch.where(direct[..., None], embeds.to(x.dtype), x)
+        norm = self.layer.input_layernorm
+        return x, x if norm is None else norm(x)
+
+    def unroll(self, reading: Reading, passes: int, *, detach: bool) -> list[Float[Tensor, "B T D"]]:
+        """Guessed features as drafting would make them, for chains that begin at every entry at once.
+
+        Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1 made
+        of entry t - 1, and it attends to the target's features up to where its chain began and to its own chain
+        behind. Entries t < j belong to no chain. detach: gradients stay within a pass (HASS), else they flow through
+        the chain (EAGLE-3).
+        Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered by
+        the entry's own position here, by where the chain began there).
+        """
+        steps = reading.embeds.shape[1]
+        cos, sin = rope_table(self.config.layer.frequencies(), reading.positions[None])
+        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+        feats, keys, values, outs = reading.feats, [], [], []
+        for j in range(passes):
+            x, read = self.inputs(reading.embeds, feats, reading.direct)
+            q, k, v = self.layer.self_attn.project(read, cos, sin)
+            keys.append(k)
+            values.append(v)
+            mask = None if j == 0 else chain_mask(steps, j, x.device)
+            seen = self.layer.self_attn.mix(q, torch.cat(keys, 1), torch.cat(values, 1), mask)
+            x = self.layer.feed(x + seen)
+            outs.append(x)
+            guessed = x.detach() if detach else x
+            guessed = self.blend(guessed, reading.context)
+            feats = torch.cat((feats[:, :1].to(guessed.dtype), guessed[:, :-1]), dim=1)
+        return outs
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    def unembed(self, out: Float[Tensor, "... D"], head: Float[Tensor, "draft D"] | None) -> Tensor:
+        """Logits over the draft vocabulary. head: the target's rows of ``d2t``, for a head without its own."""
+        if self.lm_head is not None:
+            assert self.norm is not None
+            return self.lm_head(self.norm(out))
+        assert head is not None, "this head reads the target's output head"
+        return nn.functional.linear(out, head.to(out.dtype))
+
+
+def chain_mask(steps: int, j: int, device: torch.device) -> Bool[Tensor, "1 1 T keys"]:
+    """Which keys entry t sees in pass j: of pass 0 those up to t - j, of pass i >= 1 the one at t - (j - i)."""
+    row = torch.arange(steps, device=device)[:, None]
+    column = torch.arange(steps, device=device)[None, :]
+    blocks = [column <= row - j, *(column == row - (j - i) for i in range(1, j + 1))]
+    return torch.cat(blocks, dim=1)[None, None]
+
+
+def with_draft_vocab(head: FeatureHead, tokens: Int[Tensor, "draft"]) -> FeatureHead:
+    """Set the tokens that can be drafted. SettingError unless there are as many as the head was built for."""
+    if len(tokens) != len(head.d2t):
+        raise SettingError(f"{len(tokens)} draft tokens are given, the head has {len(head.d2t)}")
+    head.d2t.copy_(tokens)
+    return head
+
+
+def eagle_layer(target: DecoderConfig, intermediate_size: int | None = None) -> DecoderConfig:
+    """The shape of a head's layer beside ``target``: one layer of the same kind."""
+    size = target.intermediate_size if intermediate_size is None else intermediate_size
+    return replace(target, num_layers=1, intermediate_size=size)
+
+
+def fusion_taps(num_layers: int) -> tuple[int, int, int]:
+    """EAGLE-3's low, middle and high tap: outputs of the layers in front of layers 2, L // 2 and L - 3.
+
+    Targets too shallow for three different ones give first, middle and last but one.
+    """
+    taps = (1, num_layers // 2 - 1, num_layers - 4)
+    if taps[0] < taps[1] < taps[2]:
+        return taps
+    low, high = 0, max(0, num_layers - 2)
+    return low, (low + high + 1) // 2, high
