@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from crossdraft.adapters import Adapter
 from crossdraft.adapters.base import DRAFT, TARGET, TOKENS
+from crossdraft.core import rounds
 from crossdraft.core.errors import DataError
 from crossdraft.data.store import PairedStates, Store
 from crossdraft.evaluate.acceptance import Rounds
@@ -106,20 +107,10 @@ def play(runs: Sequence[Int[np.ndarray, "K"]], length: int) -> Rounds:
     """
     if length < 1:
         raise DataError(f"drafts of {length} tokens make no rounds; give 1 or more")
-    drafted, accepted, emitted, lengths = [], [], [], []
-    for own in runs:
-        said, rounds = 1, 0
-        while said < len(own):
-            left = len(own) - said
-            right = min(int(own[said]), length)
-            drafted.append(length)
-            accepted.append(min(right, left))
-            emitted.append(min(right + 1, left))
-            said += emitted[-1]
-            rounds += 1
-        lengths.append(rounds)
-    counts = (np.array(values, dtype=np.int64) for values in (drafted, accepted, emitted, lengths))
-    return Rounds(*counts)
+    played = [rounds.play(own.tolist(), length) for own in runs]
+    pairs = np.array([pair for own in played for pair in own], dtype=np.int64).reshape(-1, 2)
+    lengths = np.array([len(own) for own in played], dtype=np.int64)
+    return Rounds(np.full(len(pairs), length, dtype=np.int64), pairs[:, 0], pairs[:, 1], lengths)
 
 
 def first_runs(judged: Judged) -> Int[np.ndarray, "N"]:

@@ -1,4 +1,4 @@
-"""Heads that draft from the target's own features: one decoder layer that guesses the next feature, again and again.
+"""Heads that draft from the target's own features: one decoder layer guesses the next feature, again and again.
 
 EAGLE (arXiv 2401.15077), EAGLE-2 (2406.16858), HASS (2408.15766), EAGLE-3 (2503.01840) and their kin for pictures
 (EagleVLM and SpecVLM 2509.11815, MSD 2505.14260, ViSpec 2509.15235) are settings of the one network here.
@@ -150,12 +150,12 @@ class FeatureHead(nn.Module):
     def unroll(self, reading: Reading, passes: int, *, detach: bool) -> list[Float[Tensor, "B T D"]]:
         """Guessed features as drafting would make them, for chains that begin at every entry at once.
 
-        Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1 made
-        of entry t - 1, and it attends to the target's features up to where its chain began and to its own chain
-        behind. Entries t < j belong to no chain. detach: gradients stay within a pass (HASS), else they flow through
-        the chain (EAGLE-3).
-        Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered by
-        the entry's own position here, by where the chain began there).
+        Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1
+        made of entry t - 1, and it attends to the target's features up to where its chain began and to its own
+        chain behind. Entries t < j belong to no chain. detach: gradients stay within a pass (HASS), else they flow
+        through the chain (EAGLE-3).
+        Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered
+        by the entry's own position here, by where the chain began there).
         """
         steps = reading.embeds.shape[1]
         cos, sin = rope_table(self.config.layer.frequencies(), reading.positions[None])

@@ -1,4 +1,4 @@
-"""What becomes of the pictures' entries when a drafting head reads a prompt: taken as they are, compressed, summed up.
+"""What becomes of the pictures' entries when a drafting head reads a prompt: read, compressed, or summed up.
 
 Only the drafter's view changes; the target reads its own prompt, so the answer cannot.
 """
@@ -51,8 +51,8 @@ class VisualConfig:
 class Visual(nn.Module):
     """The modules that ``config`` asks for, for states of ``width``.
 
-    "compress": conv has kernel and stride 3 over entries; resample is one cross-attention with q, k, v and o of full
-    width (arXiv 2509.11815, whose text gives no sizes). The gate reads the last feature of the prompt.
+    "compress": conv has kernel and stride 3 over entries; resample is one cross-attention with q, k, v and o of
+    full width (arXiv 2509.11815, whose text gives no sizes). The gate reads the last feature of the prompt.
     "summary": queries attend with k, v and o (arXiv 2509.15235).
     """
 

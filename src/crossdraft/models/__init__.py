@@ -54,8 +54,8 @@ def load_vlm(
 ) -> VLM:
     """Load a checkpoint folder (or a hub id that the user named) for inference.
 
-    family: a name of ``FAMILIES``; None reads it from config.json. change: alters the decoder's weights before they
-    are packed (EventGPT only).
+    family: a name of ``FAMILIES``; None reads it from config.json. change: is given the decoder before it is
+    packed, to alter its weights or to keep them for training (models on our own decoder only).
     Raises CheckpointError with one line when it cannot be loaded, SettingError for a dtype or device that is not
     offered, before anything is read.
     """
@@ -66,7 +66,7 @@ def load_vlm(
     folder = resolve_checkpoint(ref)
     chosen = family or family_of(read_json(folder / "config.json"))
     kind = find("model family", FAMILIES, chosen)
-    if change is not None and chosen != "eventgpt":
-        raise SettingError(f"{folder} is of the family '{chosen}'; only the decoder of an eventgpt can be changed")
+    if change is not None and chosen == "transformers":
+        raise SettingError(f"{folder} runs on transformers' own code; its decoder cannot be changed or trained on")
     model: VLM = kind.load(folder, dtype, device) if change is None else kind.load(folder, dtype, device, change)
     return model

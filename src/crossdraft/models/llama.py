@@ -1,5 +1,6 @@
 """Text-only decoders of the Llama family (Llama 1-3, Mistral without a window, SmolLM2 ...)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,17 @@ class LlamaTarget(SplicedVLM):
     """A text-only target: it reads the question alone, by the chat template where there is one."""
 
     @classmethod
-    def load(cls, ref: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> "LlamaTarget":
-        """Load a folder. Raises CheckpointError."""
+    def load(
+        cls,
+        ref: str | Path,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        change: Callable[[Decoder], None] | None = None,
+    ) -> "LlamaTarget":
+        """Load a folder; ``change`` is given the decoder before it is packed. Raises CheckpointError."""
         parts, folder = read_parts(LlamaParts, ref, dtype)
+        if change is not None:
+            change(parts.decoder)
         return cls(folder.name, parts, folder, dtype, device)
 
     def encode(self, prompt: Prompt) -> Encoded:

@@ -5,7 +5,7 @@ any-resolution tiles. The layout of keys and the packing of tiles follow transfo
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from crossdraft.data.templates import TEMPLATES
 from crossdraft.models.llama import meta_decoder
 from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, read_parts, text_config
 from crossdraft.models.vision import Preprocessing, clip_tower, strip_tower, tower_features
+from crossdraft.nn.decoder import Decoder
 
 # what transformers leaves unwritten
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -129,10 +130,18 @@ class LlavaTarget(SplicedVLM):
         self._towers = {t: getattr(parts, t).to(device, dtype) for t in parts.towers}
 
     @classmethod
-    def load(cls, ref: str | Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> "LlavaTarget":
-        """Load a folder. Raises CheckpointError."""
+    def load(
+        cls,
+        ref: str | Path,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        change: Callable[[Decoder], None] | None = None,
+    ) -> "LlavaTarget":
+        """Load a folder; ``change`` is given the decoder before it is packed. Raises CheckpointError."""
         parts, folder = read_parts(cls.parts_class, ref, dtype)
         assert isinstance(parts, LlavaParts)
+        if change is not None:
+            change(parts.decoder)
         return cls(folder.name, parts, folder, dtype, device)
 
     @torch.inference_mode()

@@ -87,6 +87,21 @@ class Pairs:
         return self._rows[place]
 
 
+def pooled(
+    order: Int[np.ndarray, "N"], lengths: Int[np.ndarray, "M"], count: int, rng: np.random.Generator
+) -> list[Int[np.ndarray, "B"]]:
+    """``order`` cut into ``count`` batches of similar lengths: the worth of ``POOL`` batches is sorted at once."""
+    cut = np.array_split(order, count)
+    batches: list[np.ndarray] = []
+    for start in range(0, len(cut), POOL):
+        sizes = [len(part) for part in cut[start : start + POOL]]
+        pool = np.concatenate(cut[start : start + POOL])
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        parts = np.split(pool, np.cumsum(sizes)[:-1])
+        batches += [parts[i] for i in rng.permutation(len(parts))]
+    return batches
+
+
 class Order:
     """Which samples make up which batch: every sample once an epoch, each epoch in an order that the seed decides.
 
@@ -124,15 +139,7 @@ class Order:
         """The places of all batches of an epoch."""
         rng = np.random.default_rng(seed_for(self.seed, f"epoch/{epoch}"))
         order = np.concatenate([rng.permutation(window) for window in self._windows(rng)])
-        cut = np.array_split(order, self.num_batches)
-        batches: list[np.ndarray] = []
-        for start in range(0, len(cut), POOL):
-            sizes = [len(part) for part in cut[start : start + POOL]]
-            pool = np.concatenate(cut[start : start + POOL])
-            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            parts = np.split(pool, np.cumsum(sizes)[:-1])
-            batches += [parts[i] for i in rng.permutation(len(parts))]
-        return batches
+        return pooled(order, self.lengths, self.num_batches, rng)
 
     def _windows(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Shuffled shards, joined as long as a window holds them."""

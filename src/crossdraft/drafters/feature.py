@@ -1,0 +1,238 @@
+"""Drafting with a feature head: the session that EAGLE and its kin share, and the trees that they grow.
+
+After every round the head digests the verified tokens together with the target's own features, so that nothing of
+its guesses stays; from there it guesses on. Children are the most probable tokens (point masses), whatever the
+temperature, or are drawn from the head's own distribution without replacement for a rule that wants that.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdraft.core import tree
+from crossdraft.core.errors import SettingError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
+from crossdraft.core.types import Draft, PromptView, Sampling, Step
+from crossdraft.drafters.shapes import Shape, StaticTree
+from crossdraft.drafters.length import LengthChooser
+from crossdraft.heads.runner import HeadRunner, HeadState
+from crossdraft.verify.sampling import position_keys, process_logits, uniforms
+
+MAX_NODES = 63
+"""A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDrafter:
+    """Settings that all feature drafters share; subclasses are names and defaults.
+
+    head: the packed head. costs: measured cost of a target pass by its rows.
+    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of which the
+        best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
+    depth: levels, at most. nodes: of a dynamic tree; None: as many as pay by the measured costs, MAX_NODES at most.
+    sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
+        rule, which must be given drafts that were drawn.
+    Raises SettingError for values that make no sense.
+    """
+
+    head: HeadRunner
+    costs: CostCurve
+    shape: Shape = "dynamic"
+    depth: int = 6
+    branch: int = 8
+    nodes: int | None = None
+    static: StaticTree = field(default_factory=StaticTree.eagle)
+    sampling: Sampling | None = None
+    name: ClassVar[str] = "feature"
+    needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
+    tree: StaticTree = field(init=False, repr=False, compare=False)
+    pass_ms: list[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("dynamic", "static", "chain"):
+            raise SettingError(f"shape is '{self.shape}', must be dynamic, static or chain")
+        for name, least, most in (("depth", 1, 64), ("branch", 1, 64)):
+            if not least <= getattr(self, name) <= most:
+                raise SettingError(f"{name} is {getattr(self, name)}, must be from {least} to {most}")
+        if self.nodes is not None and not 1 <= self.nodes <= MAX_NODES:
+            raise SettingError(f"nodes is {self.nodes}, must be from 1 to {MAX_NODES}")
+        if self.sampling is not None and self.shape == "dynamic":
+            raise SettingError(
+                "a dynamic tree is pruned by the values of its nodes, which must not be drawn; choose static or chain"
+            )
+        is_chain = self.shape == "chain"
+        needs = Needs(capture=self.head.config.taps, trees=not is_chain)
+        object.__setattr__(self, "needs", needs)
+        object.__setattr__(self, "tree", StaticTree.chain(self.depth) if is_chain else self.static)
+        object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES).pass_ms)
+
+    def begin(self, prompt: Prompt, target: VLM, window: Window) -> "FeatureSession":
+        """Nothing to do before the target has read the prompt."""
+        return FeatureSession(self, target)
+
+
+class FeatureSession:
+    """One request: the head's cache, what it has not digested yet, and how many tokens were said."""
+
+    def __init__(self, settings: FeatureDrafter, target: VLM) -> None:
+        self._settings, self._target = settings, target
+        self._view: PromptView | None = None
+        self._state: HeadState | None = None
+        self._tokens: list[int] = []
+        self._features: list[Tensor] = []
+        self._said = 0
+
+    def see_prompt(self, view: PromptView) -> None:
+        """Keep the prompt until the first draft is wanted."""
+        self._view = view
+
+    def observe(self, step: Step) -> None:
+        """Keep what was said, with the features that predicted it, until the next draft is wanted."""
+        self._said += len(step.tokens)
+        self._tokens += step.tokens
+        if not step.is_prompt:
+            taps = self._settings.head.config.taps
+            self._features.append(torch.cat([step.states[layer] for layer in taps], dim=-1))
+
+    def propose(self, room: int) -> Draft:
+        """Digest what was said since the last draft, and guess on."""
+        settings = self._settings
+        guess = self._digest(room)
+        if settings.shape == "dynamic":
+            return self._dynamic(guess, min(settings.depth, room))
+        return self._static(guess, room)
+
+    def finish(self) -> None:
+        """Nothing outlives the request."""
+
+    def _digest(self, room: int) -> Tensor:
+        """The guess behind everything that was said."""
+        head = self._settings.head
+        if self._state is None:
+            assert self._view is not None, "see_prompt comes first"
+            first, self._tokens = self._tokens[:1], self._tokens[1:]
+            beyond = room + 2 + self._settings.depth * self._settings.branch + len(self._settings.tree.parents)
+            self._state, guess = head.begin(self._view, self._embed(torch.tensor(first)), beyond)
+            self._view = None
+        if self._tokens:
+            embeds = self._embed(torch.tensor(self._tokens))
+            guess = head.extend(self._state, torch.cat(self._features), embeds)
+            self._tokens, self._features = [], []
+        return guess
+
+    def _embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
+        return self._target.embed(tokens)
+
+    # -- dynamic trees ---------------------------------------------------------------------------------------------
+
+    def _dynamic(self, guess: Float[Tensor, "1 D"], depth: int) -> Draft:
+        """Expand the best nodes of each level, keep the best of all. Source: EAGLE-2, arXiv 2406.16858, section 4."""
+        settings, head = self._settings, self._settings.head
+        assert self._state is not None
+        k = min(settings.branch, len(head.d2t))
+        best = head.log_probs(guess)[0].topk(k)
+        tokens, values, parents = [best.indices], [best.values], [torch.full((k,), -1, device=head.device)]
+        frontier = torch.arange(k, device=head.device)
+        guesses, word, worth = guess.expand(k, -1), best.indices, best.values
+        seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
+        own = torch.eye(k, dtype=torch.bool, device=head.device)
+        for level in range(1, depth):
+            if settings.nodes is None and not self._pays(worth):
+                break
+            seen = torch.cat((seen, own), dim=1)
+            embeds = self._embed(head.tokens(word))
+            out = head.step(self._state, guesses, embeds, level, (level - 1) * k, seen)
+            below = head.log_probs(out).topk(k)
+            value = (below.values + worth[:, None]).flatten()
+            tokens.append(below.indices.flatten())
+            values.append(value)
+            parents.append(frontier.repeat_interleave(k))
+            best = value.topk(k)
+            rows = best.indices // k
+            frontier = best.indices + (k + (level - 1) * k * k)
+            guesses, word, worth, seen = out[rows], tokens[-1][best.indices], best.values, seen[rows]
+        all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
+        count = self._count(all_values)
+        kept, above = tree.select(all_values, all_parents, count)
+        return Draft(head.tokens(torch.cat(tokens)).cpu()[kept], above, source=settings.name)
+
+    def _pays(self, worth: Float[Tensor, "k"]) -> bool:
+        """Whether another level can bring more than it costs.
+
+        It brings at most one token where the frontier is reached. Looks at distributions alone, never at what was
+        drawn.
+        """
+        settings = self._settings
+        level_ms = getattr(settings.costs, "head_ms", None)
+        share = 0.1 if level_ms is None else level_ms / settings.pass_ms[0]
+        return float(worth.exp().sum()) > share
+
+    def _count(self, values: Float[Tensor, "M"]) -> int:
+        """How many nodes: the number asked for, or the one with the most expected tokens per millisecond."""
+        settings = self._settings
+        if settings.nodes is not None:
+            return min(settings.nodes, len(values))
+        most = min(MAX_NODES, len(values))
+        chances = values.topk(most).values.exp().double()
+        emitted = 1.0 + chances.cumsum(0)
+        costs = torch.tensor(settings.pass_ms[1 : most + 1], dtype=torch.float64)
+        return int((emitted / costs).argmax()) + 1
+
+    # -- static trees and chains -----------------------------------------------------------------------------------
+
+    def _static(self, guess: Float[Tensor, "1 D"], room: int) -> Draft:
+        """Fill a tree of fixed form level by level; nodes deeper than ``room`` are left out."""
+        settings, head = self._settings, self._settings.head
+        assert self._state is not None
+        plan = settings.tree.down_to(min(room, settings.depth) if settings.shape == "chain" else room)
+        tokens = torch.zeros(len(plan.parents), dtype=torch.long, device=head.device)
+        probs = None
+        if settings.sampling is not None:
+            probs = torch.zeros(len(plan.parents), self._target.vocab_size, dtype=torch.float64, device=head.device)
+        guesses, used = guess, 0
+        for level in plan.levels:
+            logits = head.logits(guesses)
+            if probs is None:
+                word = logits.topk(level.most, dim=-1).indices[level.rows, level.ranks]
+            else:
+                word = self._drawn(logits, level.nodes, level.rows, level.ranks, probs)
+            tokens[level.nodes] = head.tokens(word)
+            if not len(level.inner):
+                break
+            below, seen = level.inner, level.seen
+            out = head.step(
+                self._state, guesses[level.rows[below]], self._embed(tokens[level.nodes[below]]), level.depth, used, seen
+            )
+            guesses, used = out, used + len(below)
+        return Draft(tokens.cpu(), plan.parents_tensor, None if probs is None else probs.cpu(), settings.name)
+
+    def _drawn(
+        self, logits: Float[Tensor, "R V"], nodes: Tensor, rows: Tensor, ranks: Tensor, probs: Float[Tensor, "N V"]
+    ) -> Int[Tensor, "n"]:
+        """Children drawn without replacement, by Gumbel's order; ``probs`` gets the law of each given its elders.
+
+        Source: the recursion of methods for siblings drawn without replacement, EAGLE's code; Kool et al., arXiv
+        1903.06059 (Gumbel top-k).
+        """
+        settings, head = self._settings, self._settings.head
+        assert settings.sampling is not None
+        q = process_logits(logits, settings.sampling).softmax(-1)
+        # one key for each expanded node: position of the answer, and the node's place in the tree
+        keys = position_keys(
+            settings.sampling.seed, "draft", torch.tensor([self._said * 4096 + int(n) for n in nodes[ranks == 0]])
+        )
+        noise = uniforms(keys.to(q.device), q.shape[-1])
+        order = (q.log() - noise.log().neg().log()).argsort(-1, descending=True, stable=True)
+        word = order[rows, ranks]
+        for node, row, rank in zip(nodes.tolist(), rows.tolist(), ranks.tolist(), strict=True):
+            law = q[row].clone()
+            law[order[row, :rank]] = 0
+            probs[node, head.d2t] = law / law.sum()
+        return word
+
+
+__all__ = ["MAX_NODES", "FeatureDrafter", "FeatureSession", "Literal"]

@@ -1,0 +1,85 @@
+"""Which network each trained method is, and how it is taught; a method that trains an old network anew is a line.
+
+Weights of the losses, passes and decays are the papers'. What decides how long and how fast a training goes is the
+caller's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crossdraft.core.errors import SettingError
+from crossdraft.heads.feature import FeatureHead, FeatureHeadConfig, eagle_layer, fusion_taps
+from crossdraft.heads.medusa import MedusaConfig, MedusaHead
+from crossdraft.heads.visual import VisualConfig
+from crossdraft.nn.decoder import DecoderConfig
+from crossdraft.nn.losses import LossConfig
+
+Head = FeatureHead | MedusaHead
+
+EAGLE = LossConfig(smooth_l1=1.0, kl=0.1)
+"""arXiv 2401.15077, section 3.2; the gradient of the soft cross-entropy is that of the divergence."""
+
+HASS = LossConfig(smooth_l1=1.0, kl=0.1, top_k_ce=1.0)
+"""arXiv 2408.15766: the released recipe's second part."""
+
+TOKENS_ONLY = LossConfig(kl=1.0)
+"""arXiv 2503.01840: no loss on features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """network: from the target's decoder and the settings that a user gives. passes: guesses of a chain that are
+    trained; detach: gradients stay within a pass; decay: pass (or Medusa head) j counts decay^j. loss: of a pass;
+    None: cross-entropy of the text's own tokens. noise: uniform noise on the features, +-noise * 512 / length.
+    """
+
+    network: Callable[..., Head]
+    passes: int = 1
+    detach: bool = True
+    decay: float = 1.0
+    loss: LossConfig | None = field(default=EAGLE)
+    noise: float = 0.0
+
+
+def _feature(**fixed: Any) -> Callable[..., FeatureHead]:
+    def build(target: DecoderConfig, *, intermediate_size: int | None = None, **own: Any) -> FeatureHead:
+        layer = eagle_layer(target, intermediate_size)
+        settings = {**fixed, **own}
+        if settings.get("fuse") == "attention":
+            settings.setdefault("taps", fusion_taps(target.num_layers))
+        return FeatureHead(FeatureHeadConfig(layer=layer, **settings))
+
+    return build
+
+
+def _medusa(target: DecoderConfig, **own: Any) -> MedusaHead:
+    return MedusaHead(MedusaConfig(hidden_size=target.hidden_size, vocab_size=target.vocab_size, **own))
+
+
+_EAGLE = Recipe(network=_feature(), noise=0.1)
+_VISION = replace(_EAGLE, network=_feature(norm_input=True))
+
+RECIPES: dict[str, Recipe] = {
+    "medusa": Recipe(network=_medusa, decay=0.8, loss=None),
+    "eagle": _EAGLE,
+    "hass": replace(_EAGLE, passes=3, loss=HASS),
+    "eagle3": Recipe(
+        network=_feature(fuse="attention", own_head=True), passes=7, detach=False, decay=0.8, loss=TOKENS_ONLY
+    ),
+    "eagle_vlm": _VISION,
+    "spec_vlm": replace(_VISION, network=_feature(norm_input=True, visual=VisualConfig(kind="compress"))),
+    # its list-wise loss over the target's ten best is the cross-entropy of the ten best here
+    "vispec": replace(
+        _EAGLE, network=_feature(visual=VisualConfig(kind="summary")), passes=2,
+        loss=LossConfig(kl=1.0, top_k_ce=0.1),
+    ),
+    "msd": replace(_EAGLE, network=_feature(visual=VisualConfig(kind="direct"))),
+}  # fmt: skip
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a trained method. SettingError for another name."""
+    if name not in RECIPES:
+        raise SettingError(f"'{name}' is no drafting head that can be trained; known: {', '.join(RECIPES)}")
+    return RECIPES[name]

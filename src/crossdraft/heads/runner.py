@@ -1,0 +1,188 @@
+"""A feature head at inference: packed like the target's layers, with a cache of its own."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdraft.cache.dense import DenseCache
+from crossdraft.core.errors import SettingError
+from crossdraft.core.types import PromptView
+from crossdraft.heads.feature import FeatureHead
+from crossdraft.nn.attention import attend_chain, attend_masked
+from crossdraft.nn.layer import PackedLayer, attention_dtype, rotations
+from crossdraft.nn.linear import PackedLinear, can_prepack
+from crossdraft.nn.norm import RowNorm
+from crossdraft.nn.pins import Pins
+
+# drafts need no bits of their own: no row is padded
+_PINS = Pins(query_rows=1)
+# nodes of a draft lie behind the last position that the target can have
+_BEYOND = 64
+
+
+class HeadRunner:
+    """A frozen feature head. It holds nothing about a request; ``HeadState`` does.
+
+    rows: the target's output head at ``head.d2t`` (draft, D), for a head without its own. dtype: as the target's.
+    Raises SettingError when the rows are missing or of another size.
+    """
+
+    def __init__(
+        self,
+        head: FeatureHead,
+        rows: Float[Tensor, "draft D"] | None,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = head.config.layer
+        if head.lm_head is None and (rows is None or tuple(rows.shape) != (len(head.d2t), shape.hidden_size)):
+            raise SettingError("this drafting head reads the target's output head, which was not given or differs")
+        self.config, self.dtype, self.device = head.config, dtype, torch.device(device)
+        prepack = can_prepack(dtype, self.device)
+        self.num_trained = head.num_trained
+        with torch.no_grad():
+            self._module = _copy(head, dtype, self.device)
+            self._layer = PackedLayer(head.layer, dtype, self.device, prepack)
+            self._fc = PackedLinear(
+                head.fc.weight.detach().to(self.device, dtype, copy=True),
+                None if head.fc.bias is None else head.fc.bias.detach().to(self.device, dtype),
+                prepack,
+            )
+            own = rows if head.lm_head is None else head.lm_head.weight
+            assert own is not None
+            self._head = PackedLinear(own.detach().to(self.device, dtype, copy=True), None, prepack)
+            norms = (head.norm, head.embed_norm, head.hidden_norm)
+            self._norm, self._embed_norm, self._hidden_norm = (
+                None if n is None else RowNorm(n.weight, shape.rms_norm_eps, dtype, self.device) for n in norms
+            )
+            self._turns = rotations(shape, shape.max_positions + _BEYOND, dtype, self.device)
+        self.d2t = head.d2t.to(self.device)
+        self._is_whole = len(head.d2t) == shape.vocab_size
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the trained weights at inference."""
+        return self.num_trained * torch.finfo(self.dtype).bits // 8
+
+    def tokens(self, drafted: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """The target's ids of indices into the draft vocabulary."""
+        return drafted if self._is_whole else self.d2t[drafted]
+
+    def log_probs(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
+        """Log-probabilities over the draft vocabulary, float32."""
+        return self.logits(out).log_softmax(-1)
+
+    def logits(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
+        """Logits over the draft vocabulary, float32."""
+        return self._head(out if self._norm is None else self._norm(out)).float()
+
+    def begin(self, view: PromptView, first: Float[Tensor, "1 D"], room: int) -> tuple["HeadState", Tensor]:
+        """Read a prompt and the target's first token. ``first``: that token's embedding; room: entries behind.
+
+        Returns the state and the guess (1, D) behind the first token.
+        """
+        module, config = self._module, self.config
+        states = torch.cat([view.states[layer] for layer in config.taps], dim=-1).to(self.device, self.dtype)
+        embeds = torch.cat((view.embeds[1:], first.to(view.embeds)), dim=0).to(self.device, self.dtype)
+        pictures = torch.tensor([token < 0 for token in (*view.tokens[1:], 0)], device=self.device)
+        reading = module.read(embeds[None], states[None], pictures)
+        shape, count = config.layer, reading.embeds.shape[1]
+        cache = DenseCache(
+            num_layers=1, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim, capacity=count + room,
+            dtype=attention_dtype(self.dtype, self.device), device=self.device,
+        )  # fmt: skip
+        x, reads = module.inputs(reading.embeds, reading.feats, reading.direct)
+        context = reading.context
+        state = HeadState(cache, len(view.tokens) - count, context)
+        out = self._layer(
+            x[0].contiguous(), self._turns.index_select(0, reading.positions),
+            lambda q, k, v, i: attend_chain(q, k, v, cache, i, 0, _PINS, fresh=True), 0, reads[0].contiguous(),
+        )  # fmt: skip
+        cache.length = count
+        return state, out[-1:]
+
+    def extend(
+        self, state: "HeadState", states: Float[Tensor, "K taps_D"], embeds: Float[Tensor, "K D"]
+    ) -> Float[Tensor, "1 D"]:
+        """Digest verified tokens: the target's states that predicted them, and their embeddings; the next guess.
+
+        Guesses that were made before are overwritten.
+        """
+        states = states.to(self.device, self.dtype)
+        feats = self._fc(states) if self.config.fuse == "attention" else states
+        feats = self._blend(state, feats)
+        cache, start = state.cache, state.cache.length
+        x, reads = self._inputs(embeds.to(self.dtype), feats)
+        turns = self._turns[start + state.shift : start + state.shift + len(x)]
+        out = self._layer(
+            x, turns, lambda q, k, v, i: attend_chain(q, k, v, cache, i, start, _PINS, fresh=False), 0, reads
+        )
+        cache.length = start + len(x)
+        return out[-1:]
+
+    def step(
+        self,
+        state: "HeadState",
+        guesses: Float[Tensor, "S D"],
+        embeds: Float[Tensor, "S D"],
+        depth: int,
+        used: int,
+        seen: Bool[Tensor, "S nodes"],
+    ) -> Float[Tensor, "S D"]:
+        """One level of a draft: nodes at ``depth`` (1 under the root), whose parents gave ``guesses``.
+
+        used: nodes of this draft that passes have seen before; seen: which of these, and of the rows themselves,
+        each row sees (its ancestors and itself). Nothing is committed.
+        """
+        cache, start = state.cache, state.cache.length
+        rows = guesses.shape[0]
+        hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
+        torch.logical_not(seen, out=hidden[:, start:])
+        x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
+        at = start + state.shift + depth - 1
+        return self._layer(
+            x, self._turns[at : at + 1],
+            lambda q, k, v, i: attend_masked(q, k, v, cache, i, start + used, hidden, _PINS), 0, reads,
+        )  # fmt: skip
+
+    def _inputs(self, embeds: Tensor, feats: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.config.fuse == "attention":
+            assert self._embed_norm is not None and self._hidden_norm is not None
+            return feats, torch.cat((self._embed_norm(embeds), self._hidden_norm(feats)), dim=-1)
+        return self._fc(torch.cat((embeds, feats), dim=-1)), None
+
+    def _blend(self, state: "HeadState", feats: Tensor) -> Tensor:
+        return feats if state.context is None else self._module.blend(feats[None], state.context)[0]
+
+
+class HeadState:
+    """One request: keys and values of the verified entries. shift: position id of an entry less its slot."""
+
+    def __init__(self, cache: DenseCache, shift: int, context: Tensor | None) -> None:
+        self.cache, self.shift, self.context = cache, shift, context
+
+    @property
+    def length(self) -> int:
+        """Verified entries."""
+        return self.cache.length
+
+    @property
+    def room(self) -> int:
+        """Slots left for entries and nodes."""
+        return self.cache.room
+
+
+def _copy(head: FeatureHead, dtype: torch.dtype, device: torch.device) -> FeatureHead:
+    copy = FeatureHead(head.config)
+    copy.load_state_dict(head.state_dict())
+    return copy.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def levels_of(parents: Sequence[int]) -> list[list[int]]:
+    """Nodes by depth, in order."""
+    depth: list[int] = []
+    for parent in parents:
+        depth.append(0 if parent < 0 else depth[parent] + 1)
+    return [[n for n, d in enumerate(depth) if d == level] for level in range(max(depth, default=-1) + 1)]

@@ -1,0 +1,336 @@
+"""Train a drafting head on a target's own answers, and keep what is needed to believe its figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdraft.core.errors import SettingError
+from crossdraft.core.provenance import provenance
+from crossdraft.core.records import read_record, write_record
+from crossdraft.core.rounds import play
+from crossdraft.core.seeds import seed_for
+from crossdraft.core.types import LAST
+from crossdraft.heads.checkpoint import HEAD, HeadCard, save_head
+from crossdraft.heads.feature import FeatureHead
+from crossdraft.heads.medusa import MedusaHead
+from crossdraft.heads.recipes import Head, Recipe, recipe_of
+from crossdraft.nn import losses
+from crossdraft.training.batches import pooled
+from crossdraft.training.lessons import Batch, Lessons
+from crossdraft.training.loop import FitConfig, Report, fit, forget
+from crossdraft.training.state import STATE, check_about
+
+KIND, RECORD = "head-training", "training.json"
+RANKS = 10
+"""Guesses of each depth whose accuracy is measured: a static tree is built from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadTraining:
+    """How a drafting head is trained.
+
+    name: of ``heads.recipes``. settings: of its network (``FeatureHeadConfig``, ``MedusaConfig``, and
+    intermediate_size). epochs, minutes: whichever ends first. batch: answers of a step. peak_lr: None takes
+    0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. depth: guesses of a chain in the
+    held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes: 2 halve every batch
+    on a CPU.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 3
+    minutes: float | None = None
+    batch: int = 16
+    peak_lr: float | None = None
+    passes: int | None = None
+    depth: int = 5
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = "cpu"
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "depth", "passes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise SettingError(f"{name} is {value!r}, must be a whole number from 1 on")
+
+    @property
+    def recipe(self) -> Recipe:
+        """With what is replaced. SettingError for an unknown name."""
+        recipe = recipe_of(self.name)
+        return recipe if self.passes is None else replace(recipe, passes=self.passes)
+
+
+def train_head(
+    lessons: Lessons,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    out: str | Path,
+    config: HeadTraining,
+    *,
+    target: str,
+    fingerprint: str = "",
+    corpus: str = "",
+    report: Report = lambda what, done, total: None,
+    note: Callable[[str], None] = lambda line: None,
+    resume: bool = True,
+    stop_after: int | None = None,
+) -> dict[str, Any] | None:
+    """Train and return the record that was written, OUT/training.json (kind "head-training").
+
+    OUT/head.safetensors has the weights, OUT/log.jsonl the figures. Held out: ``top1``, the share of the target's
+    tokens that the first guess is, ``accept_k``, that of the k-th given that all before it were right, and ``tau``:
+    tokens for each pass of chains of ``config.depth``, played through the held-out answers round by round
+    (simulated, no target runs; exact where these answers are greedy). Interrupted, the next call goes on to the
+    numbers of an unbroken one.
+
+    stop_after: end after so many steps, as if interrupted (for tests); then the result is None.
+    Raises SettingError for settings that cannot work, and when OUT holds another training; Diverged.
+    """
+    out = Path(out)
+    pupil = Pupil(lessons, train, held_out, config)
+    about = {
+        "target": target, "answers": lessons.digest, "train": len(pupil.train),
+        "network": asdict(pupil.head.config),
+        **{k: v for k, v in asdict(config).items() if k not in ("settings", "device", "minutes")},
+    }  # fmt: skip
+    about = _plain(about)
+    if not resume:
+        forget(out)
+        for name in (RECORD, HEAD):
+            (out / name).unlink(missing_ok=True)
+    elif (out / RECORD).exists():
+        record = read_record(out / RECORD, KIND)
+        check_about(record["about"], about, out)
+        note(f"{out}: is finished ({record['ended_by']} after {record['steps']} steps); nothing to do")
+        return record
+    rate = config.peak_lr if config.peak_lr is not None else 0.256 / lessons.width
+    plan = FitConfig(
+        steps=config.epochs * pupil.num_batches, minutes=config.minutes, epoch=pupil.num_batches, peak_lr=rate,
+        weight_decay=0.01, clip=0.5, show=("tau", "tau"), dtype=config.dtype, seed=config.seed,
+    )  # fmt: skip
+    ended = fit(
+        config.name, pupil.head, pupil.loss_of, plan, out, evaluate=pupil.figures, about=about, resume=resume,
+        stop_after=stop_after, processes=config.processes, report=report, note=note,
+    )  # fmt: skip
+    if ended is None:
+        return None
+    seen = round(pupil.num_tokens * ended.step / pupil.num_batches)
+    with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        figures = pupil.figures()
+    card = HeadCard(
+        method=config.name, target=target, fingerprint=fingerprint, trained_tokens=seen, seconds=ended.seconds,
+        corpus=lessons.digest[:16], accuracies=pupil.accuracies,
+    )  # fmt: skip
+    save_head(out / HEAD, pupil.head, card)
+    body = {
+        "name": config.name, "target": target, "corpus": corpus, "parameters": pupil.head.num_trained,
+        "steps": ended.step, "ended_by": ended.ended_by, "seconds": ended.seconds, "trained_tokens": seen,
+        "num_answers": len(pupil.train), "num_held_out": len(pupil.held_out), "held_out": figures,
+        "accuracies": pupil.accuracies, "recipe": {
+            "passes": config.recipe.passes, "decay": config.recipe.decay, "detach": config.recipe.detach,
+            "noise": config.recipe.noise,
+            "loss": None if config.recipe.loss is None else asdict(config.recipe.loss),
+        },
+        "config": asdict(config) | {"settings": dict(config.settings), "peak_lr": rate}, "about": about,
+        "provenance": provenance(),
+    }  # fmt: skip
+    write_record(out / RECORD, KIND, body)
+    (out / STATE).unlink(missing_ok=True)
+    return body
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as they come back from JSON."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+class Pupil:
+    """A head, the answers that it learns from, and those that it is judged by."""
+
+    def __init__(
+        self, lessons: Lessons, train: Sequence[int], held_out: Sequence[int], config: HeadTraining
+    ) -> None:
+        self.lessons, self.config, self.recipe = lessons, config, config.recipe
+        lengths = lessons.lengths
+        # an answer of one token has nothing behind its first root
+        self.train = [i for i in train if lengths[i] - lessons.lessons[i].prompt > 1]
+        usable = [i for i in held_out if lengths[i] - lessons.lessons[i].prompt > 1]
+        self.held_out = sorted(usable, key=lambda i: lengths[i])
+        if not self.train or not self.held_out:
+            raise SettingError("a head needs answers of two tokens or more to learn from, and some to be judged by")
+        self.num_batches = -(-len(self.train) // config.batch)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed_for(config.seed, "head"))
+            self.head: Head = self.recipe.network(lessons.decoder.config, **config.settings)
+        common = lessons.counts().sort(descending=True, stable=True).indices[: len(self.head.d2t)]
+        self.head.d2t.copy_(common.sort().values)
+        self.head.to(config.device)
+        # where each of the target's tokens is in the draft vocabulary; -1: nowhere
+        self.t2d = torch.full((lessons.decoder.config.vocab_size,), -1, device=config.device)
+        self.t2d[self.head.d2t] = torch.arange(len(self.head.d2t), device=config.device)
+        self.rows = lessons.decoder.lm_head.weight.detach().to(config.device)[self.head.d2t]
+        if isinstance(self.head, MedusaHead):
+            self.head.start_from(self.rows.float())
+        elif self.head.lm_head is not None:
+            with torch.no_grad():
+                self.head.lm_head.weight.copy_(self.rows.float())
+        if lacking := [layer for layer in (*self.head.config.taps, LAST) if layer not in lessons.layers]:
+            raise SettingError(f"head '{config.name}' reads layer {lacking[0]}, whose states are not there")
+        self.num_tokens = sum(int(lengths[i]) - lessons.lessons[i].prompt for i in self.train)
+        self.accuracies: list[list[float]] = []
+
+    def loss_of(self, step: int, part: int, parts: int) -> Tensor:
+        """The loss of every so many answers of the step's batch."""
+        epoch, at = divmod(step, self.num_batches)
+        rng = np.random.default_rng(seed_for(self.config.seed, f"epoch/{epoch}"))
+        order = rng.permutation(np.array(self.train))
+        places = pooled(order, self.lessons.lengths, self.num_batches, rng)[at][part::parts]
+        if not len(places):  # the last batch may have fewer answers than there are parts
+            places = order[:1]
+        return self._learn(self.lessons.batch(places))
+
+    def _learn(self, batch: Batch) -> Tensor:
+        if isinstance(self.head, MedusaHead):
+            return self._learn_tokens(self.head, batch)
+        return self._learn_features(self.head, batch)
+
+    # -- Medusa ----------------------------------------------------------------------------------------------------
+
+    def _learn_tokens(self, head: MedusaHead, batch: Batch) -> Tensor:
+        """Cross-entropy of the text's own tokens: head k at position t against token t + 2 + k."""
+        states = batch.states[LAST]
+        position = torch.arange(states.shape[1], device=states.device)
+        total = states.new_zeros((), dtype=torch.float32)
+        begun = position >= batch.prompt[:, None] - 1
+        for k, logits in enumerate(head(states, self.rows)):
+            label = F.pad(batch.tokens[:, 2 + k :], (0, 2 + k))
+            there = begun & (position + 2 + k < batch.length[:, None]) & (self.t2d[label] >= 0)
+            if bool(there.any()):
+                own = losses.token_ce(logits[there], self.t2d[label[there]])
+                total = total + self.recipe.decay**k * own.mean()
+        return total
+
+    # -- feature heads ---------------------------------------------------------------------------------------------
+
+    def _guess(self, head: FeatureHead, batch: Batch, passes: int) -> tuple[list[Tensor], Int[Tensor, "T"]]:
+        """Guessed features of every pass, and the original number of each entry."""
+        states = torch.cat([batch.states[layer] for layer in head.config.taps], dim=-1)[:, :-1]
+        if head.training and self.recipe.noise:
+            noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
+            states = states + noise * (512 / states.shape[1])
+        reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:])
+        return head.unroll(reading, passes, detach=self.recipe.detach), reading.source
+
+    def _learn_features(self, head: FeatureHead, batch: Batch) -> Tensor:
+        outs, source = self._guess(head, batch, self.recipe.passes)
+        assert self.recipe.loss is not None
+        total = outs[0].new_zeros((), dtype=torch.float32)
+        for j, out in enumerate(outs):
+            there = _entries(batch, source, j)
+            token = batch.tokens[:, 2:][:, source.clamp(0, batch.tokens.shape[1] - 3)]
+            if head.config.own_head:
+                there = there & (self.t2d[token] >= 0)
+            if not bool(there.any()):
+                continue
+            wanted = batch.states[LAST][:, 1:][:, source.clamp(min=0)][there]
+            total = total + self.recipe.decay**j * self._feature_loss(head, out[there], wanted)
+        return total
+
+    def _feature_loss(self, head: FeatureHead, out: Float[Tensor, "K D"], wanted: Float[Tensor, "K D"]) -> Tensor:
+        config, terms = self.recipe.loss, []
+        assert config is not None
+        if config.smooth_l1:
+            terms.append(config.smooth_l1 * losses.smooth_l1(out.float(), wanted.float()).mean())
+        if config.kl or config.top_k_ce:
+            q = head.unembed(out, self.rows)
+            with torch.no_grad():
+                p = F.linear(wanted.to(self.rows.dtype), self.rows)
+            if config.kl:
+                terms.append(config.kl * losses.kl(q, p).mean())
+            if config.top_k_ce:
+                terms.append(config.top_k_ce * losses.top_k_ce(q, p, config.top_k).mean())
+        return torch.stack(terms).sum()
+
+    # -- held out --------------------------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, float]:
+        """Loss, top1, accept_k and simulated tau over the held-out answers; leaves ``accuracies`` behind."""
+        depth = self.config.depth
+        if isinstance(self.head, MedusaHead):
+            depth = min(depth, self.head.config.heads)
+        loss, emitted, rounds = 0.0, 0, 0
+        tried, right, there_were = np.zeros(depth), np.zeros(depth), np.zeros(depth)
+        ranks = np.zeros((depth, RANKS))
+        for start in range(0, len(self.held_out), self.config.batch):
+            places = self.held_out[start : start + self.config.batch]
+            batch = self.lessons.batch(places)
+            loss += float(self._learn(batch)) * len(places)
+            hits, found, there = self._hits(batch, depth)
+            ranks += found
+            there_were += there.sum((1, 2))
+            for row in range(len(places)):
+                runs = _runs(hits[:, row], there[:, row])
+                for k in range(depth):
+                    # the last k roots have no k + 1 tokens behind them
+                    tried[k] += int((runs[: len(runs) - k] >= k).sum())
+                    right[k] += int((runs > k).sum())
+                pairs = play([0, *runs.tolist()], depth)
+                emitted += sum(e for _, e in pairs)
+                rounds += len(pairs)
+        self.accuracies = (ranks / np.maximum(there_were, 1)[:, None]).round(5).tolist()
+        out = {"loss": loss / len(self.held_out), "top1": float(right[0] / max(tried[0], 1))}
+        out |= {f"accept_{k + 1}": float(right[k] / max(tried[k], 1)) for k in range(depth)}
+        return out | {"tau": emitted / max(rounds, 1)}
+
+    def _hits(self, batch: Batch, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(hits (depth, B, T): guess k of the chain that begins behind root position t is right; how many were
+        right at each depth and rank; there (depth, B, T): there is such a token)."""
+        steps = batch.tokens.shape[1]
+        hits = np.zeros((depth, len(batch.tokens), steps), dtype=bool)
+        there_all = np.zeros_like(hits)
+        ranks = np.zeros((depth, RANKS))
+        if isinstance(self.head, MedusaHead):
+            guesses = [(k, g) for k, g in enumerate(self.head(batch.states[LAST], self.rows)[:depth])]
+            where = torch.arange(steps, device=batch.tokens.device)
+        else:
+            outs, where = self._guess(self.head, batch, depth)
+            guesses = list(enumerate(outs))
+        for k, guess in guesses:
+            medusa = isinstance(self.head, MedusaHead)
+            begun = where - (0 if medusa else k)  # entry at which the chain began
+            ahead = where + 2 + (k if medusa else 0)  # position of the token that is guessed
+            there = (begun >= batch.prompt[:, None] - 1) & (ahead < batch.length[:, None]) & (where >= 0)
+            token = batch.tokens[:, ahead.clamp(max=steps - 1)]
+            rows = there.nonzero()
+            if not len(rows):
+                continue
+            logits = guess[there] if medusa else self.head.unembed(guess[there], self.rows)  # type: ignore[operator]
+            best = self.head.d2t[logits.topk(min(RANKS, logits.shape[-1]), dim=-1).indices]
+            same = best == token[there][:, None]
+            ranks[k, : same.shape[1]] += same.float().sum(0).cpu().numpy()
+            root = (begun.expand_as(there)[there] + 1).cpu().numpy()
+            hits[k, rows[:, 0].cpu().numpy(), root] = same[:, 0].cpu().numpy()
+            there_all[k, rows[:, 0].cpu().numpy(), root] = True
+        return hits, ranks, there_all
+
+
+def _entries(batch: Batch, source: Int[Tensor, "T"], j: int) -> Bool[Tensor, "B T"]:
+    """Entries of pass j that belong to a chain behind the prompt and have a token to guess."""
+    return (source >= batch.prompt[:, None] - 1 + j) & (source + 2 < batch.length[:, None])
+
+
+def _runs(hits: Bool[np.ndarray, "depth T"], there: Bool[np.ndarray, "depth T"]) -> Int[np.ndarray, "roots"]:
+    """Leading right guesses behind each root of an answer but the last, in order."""
+    roots = np.flatnonzero(there[0])
+    return np.logical_and.accumulate(hits[:, roots], axis=0).sum(0)

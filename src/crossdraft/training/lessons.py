@@ -1,0 +1,217 @@
+"""A target's own answers as lessons for drafting heads: batches of whole sequences with the target's states.
+
+The target is frozen. Its states are computed as they are needed (nothing is stored), or once and kept in a mapped
+file where many heads learn from the same answers.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdraft.core.errors import CrossdraftError, DataError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM
+from crossdraft.core.records import write_atomically
+from crossdraft.core.seeds import seed_for
+from crossdraft.nn.decoder import Decoder
+
+FEATURES, FEATURES_CARD = "features.bin", "features.json"
+POOL = 16
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One answer. ids: prompt and answer, placeholders negative; prompt: positions of the prompt; scene: number of
+    the pictures it is about, None for text; group: what is held out together."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    scene: int | None
+    group: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B padded sequences of T positions.
+
+    embeds: input embeddings; states: the target's, by layer; tokens: ids, 0 where there is none. is_visual: (T,)
+    positions that hold pictures, the same for all. prompt, length: positions of each sequence's prompt, and of all.
+    """
+
+    embeds: Float[Tensor, "B T D"]
+    states: dict[int, Float[Tensor, "B T D"]]
+    tokens: Int[Tensor, "B T"]
+    is_visual: Bool[Tensor, "T"]
+    prompt: Int[Tensor, "B"]
+    length: Int[Tensor, "B"]
+
+
+class Lessons:
+    """Answers with a frozen target to look at them.
+
+    decoder: the target's, with its weights; layers: whose states are wanted, -1 the last behind its norm.
+    keep: a folder for a file of all states; None: computed anew for every batch.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        lessons: Sequence[Lesson],
+        scenes: Sequence[Float[Tensor, "M D"]],
+        layers: Sequence[int],
+        *,
+        device: torch.device | str = "cpu",
+        keep: Path | None = None,
+        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> None:
+        if not lessons:
+            raise DataError("there is no answer to learn from")
+        self.decoder, self.lessons, self.scenes = decoder, list(lessons), list(scenes)
+        self.layers, self.device = tuple(sorted(set(layers))), torch.device(device)
+        self.lengths = np.array([len(lesson.ids) for lesson in self.lessons])
+        self.width, self.dtype = decoder.config.hidden_size, decoder.embed_tokens.weight.dtype
+        self.kept = None if keep is None else self._keep(keep, report)
+
+    @property
+    def num_tokens(self) -> int:
+        """Answer tokens of all lessons."""
+        return int(sum(len(lesson.ids) - lesson.prompt for lesson in self.lessons))
+
+    @property
+    def digest(self) -> str:
+        """What is taught: by this a training is known again."""
+        sha = hashlib.sha256()
+        for lesson in self.lessons:
+            sha.update(repr((lesson.ids, lesson.prompt, lesson.scene)).encode())
+        return sha.hexdigest()
+
+    def counts(self) -> Int[Tensor, "V"]:
+        """How often each token is in an answer."""
+        out = torch.zeros(self.decoder.config.vocab_size, dtype=torch.long)
+        for lesson in self.lessons:
+            answer = torch.tensor(lesson.ids[lesson.prompt :])
+            out.index_add_(0, answer, torch.ones_like(answer))
+        return out
+
+    def batch(self, places: Sequence[int] | np.ndarray) -> Batch:
+        """The lessons at ``places``. DataError when their pictures do not lie at the same positions."""
+        chosen = [self.lessons[int(place)] for place in places]
+        steps = max(len(lesson.ids) for lesson in chosen)
+        ids = torch.zeros(len(chosen), steps, dtype=torch.long)
+        seen = torch.zeros(len(chosen), steps, dtype=torch.bool)
+        for row, lesson in enumerate(chosen):
+            own = torch.tensor(lesson.ids)
+            ids[row, : len(own)] = own.clamp(min=0)
+            seen[row, : len(own)] = own < 0
+        if not torch.equal(seen, seen[:1].expand_as(seen)):
+            raise DataError("the prompts of one batch hold their pictures at different positions; teach them apart")
+        embeds = torch.nn.functional.embedding(ids.to(self.device), self.decoder.embed_tokens.weight).clone()
+        for row, lesson in enumerate(chosen):
+            if lesson.scene is not None:
+                embeds[row, seen[row]] = self.scenes[lesson.scene].to(self.device, embeds.dtype)
+        states = self._states(embeds) if self.kept is None else self._kept_states(places, steps)
+        return Batch(
+            embeds, states, ids.to(self.device), seen[0].to(self.device),
+            torch.tensor([lesson.prompt for lesson in chosen], device=self.device),
+            torch.tensor([len(lesson.ids) for lesson in chosen], device=self.device),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _states(self, embeds: Tensor) -> dict[int, Tensor]:
+        with torch.autocast(self.device.type, enabled=False):
+            return self.decoder(embeds, capture=self.layers)[1]
+
+    # -- states that are kept --------------------------------------------------------------------------------------
+
+    def _keep(self, folder: Path, report: Callable[[str, int, int], None]) -> Tensor:
+        """The mapped states of all lessons, end to end: (positions, layers * D) of the target's dtype."""
+        self._starts = np.concatenate(([0], np.cumsum(self.lengths)))
+        shape = (int(self._starts[-1]), len(self.layers) * self.width)
+        card = {
+            "answers": self.digest, "layers": list(self.layers), "dtype": str(self.dtype), "shape": list(shape),
+            "target": _weights_digest(self.decoder),
+        }  # fmt: skip
+        path, told = folder / FEATURES, folder / FEATURES_CARD
+        whole = told.is_file() and path.is_file() and json.loads(told.read_text()) == card
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            mapped = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=self.dtype).view(shape)
+        except (OSError, RuntimeError) as error:
+            raise CrossdraftError(
+                f"cannot keep the target's states in {path} ({error}); free some space"
+            ) from error
+        if whole:
+            return mapped
+        told.unlink(missing_ok=True)
+        self.kept = None
+        order = np.argsort(self.lengths, kind="stable")
+        for start in range(0, len(order), POOL):
+            report("the target reads its answers", start, len(order))
+            places = order[start : start + POOL]
+            batch = self.batch(places)
+            joined = torch.cat([batch.states[layer] for layer in self.layers], dim=-1)
+            for row, place in enumerate(places):
+                mapped[self._starts[place] : self._starts[place + 1]] = joined[row, : self.lengths[place]].cpu()
+        write_atomically(told, json.dumps(card).encode())
+        return mapped
+
+    def _kept_states(self, places: Sequence[int] | np.ndarray, steps: int) -> dict[int, Tensor]:
+        assert self.kept is not None
+        out = self.kept.new_zeros(len(places), steps, len(self.layers) * self.width)
+        for row, place in enumerate(places):
+            rows = self.kept[self._starts[place] : self._starts[place + 1]]
+            out[row, : len(rows)] = rows
+        parts = out.to(self.device).split(self.width, dim=-1)
+        return dict(zip(self.layers, parts, strict=True))
+
+
+def _weights_digest(decoder: Decoder) -> str:
+    """A cheap mark of a decoder's weights: sums of every parameter."""
+    sums = torch.stack([p.detach().float().sum().cpu() for p in decoder.parameters()])
+    return hashlib.sha256(sums.numpy().tobytes()).hexdigest()
+
+
+def read_lessons(
+    target: VLM,
+    answers: Iterable[tuple[Callable[[], Prompt], Sequence[int], str, str | None]],
+    report: Callable[[int], None] = lambda done: None,
+) -> tuple[list[Lesson], list[Float[Tensor, "M D"]]]:
+    """Encode every prompt once. answers: (prompt, answer tokens, group, name of its pictures or None).
+
+    Pictures of one name are kept once. Raises DataError for a prompt that cannot be encoded.
+    """
+    lessons: list[Lesson] = []
+    scenes: list[Tensor] = []
+    numbers: dict[str, int] = {}
+    for number, (load, tokens, group, pictures) in enumerate(answers):
+        report(number)
+        encoded = target.encode(load())
+        seen = torch.tensor(encoded.tokens) < 0
+        scene = None
+        if bool(seen.any()):
+            key = pictures or str(number)
+            if key not in numbers:
+                numbers[key] = len(scenes)
+                scenes.append(encoded.embeds[seen].clone())
+            scene = numbers[key]
+        lessons.append(Lesson((*encoded.tokens, *tokens), len(encoded.tokens), scene, group))
+    return lessons, scenes
+
+
+def hold_out(lessons: Sequence[Lesson], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Places to train on and to hold out, whole groups; DataError when there is one group only."""
+    groups = sorted({lesson.group for lesson in lessons})
+    if len(groups) < 2:
+        raise DataError("all answers are of one group, so none can be held out; give answers of two recordings")
+    count = min(max(1, round(share * len(groups))), len(groups) - 1)
+    order = np.random.default_rng(seed_for(seed, "held out")).permutation(len(groups))
+    held = {groups[i] for i in order[:count]}
+    train = [i for i, lesson in enumerate(lessons) if lesson.group not in held]
+    return train, [i for i, lesson in enumerate(lessons) if lesson.group in held]
