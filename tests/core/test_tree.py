@@ -1,3 +1,6 @@
+import itertools
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,3 +53,86 @@ def test_a_chain_is_a_tree() -> None:
     assert tree.leaves(parents) == [3]
     assert tree.path_to(parents, 3) == [0, 1, 2, 3]
     assert torch.equal(tree.ancestor_mask(parents), torch.ones(4, 4).tril().bool())
+
+
+@st.composite
+def valued_trees(draw: st.DrawFn) -> tuple[list[int], list[float]]:
+    """Parents and path values that never rise from parent to child; few distinct steps, so ties are common."""
+    parents = [draw(st.integers(-1, node - 1)) for node in range(draw(st.integers(1, 9)))]
+    values: list[float] = []
+    for parent in parents:
+        values.append((values[parent] if parent >= 0 else 1.0) * draw(st.sampled_from([1.0, 0.5, 0.25, 0.7])))
+    return parents, values
+
+
+def connected_sets(parents: list[int], count: int) -> Iterator[tuple[int, ...]]:
+    for nodes in itertools.combinations(range(len(parents)), count):
+        if all(parents[n] < 0 or parents[n] in nodes for n in nodes):
+            yield nodes
+
+
+@settings(max_examples=150, deadline=None)
+@given(valued_trees(), st.integers(1, 10))
+def test_selection_is_the_best_of_all_connected_sets(grown: tuple[list[int], list[float]], count: int) -> None:
+    parents, values = grown
+    kept, renumbered = tree.select(torch.tensor(values, dtype=torch.float64), torch.tensor(parents), count)
+    nodes = kept.tolist()
+    size = min(count, len(parents))
+    assert len(nodes) == size and nodes == sorted(nodes)
+    best = max(sum(values[n] for n in s) for s in connected_sets(parents, size))
+    assert sum(values[n] for n in nodes) == pytest.approx(best, abs=1e-12)
+    assert renumbered.tolist() == [nodes.index(parents[n]) if parents[n] >= 0 else -1 for n in nodes]
+    # ties: no earlier node was left out for an equal one
+    left = [n for n in range(len(parents)) if n not in nodes]
+    assert not any(values[a] == values[b] and a < b for a in left for b in nodes)
+
+
+def test_selection_refuses_values_that_are_not_of_paths() -> None:
+    with pytest.raises(AssertionError, match="outvalues"):
+        tree.select(torch.tensor([0.1, 0.9]), torch.tensor([-1, 0]), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_static_tree_is_what_greedy_growth_gives(data: st.DataObject) -> None:
+    heads, ranks = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    accuracies = torch.rand(heads, ranks, dtype=torch.float64, generator=draw)
+    count = data.draw(st.integers(1, 12))
+    worth = {
+        path: float(torch.stack([accuracies[d, r] for d, r in enumerate(path)]).prod())
+        for depth in range(1, heads + 1)
+        for path in itertools.product(range(ranks), repeat=depth)
+    }
+    grown: set[tuple[int, ...]] = set()
+    while len(grown) < min(count, len(worth)):
+        open_nodes = [p for p in worth if p not in grown and (len(p) == 1 or p[:-1] in grown)]
+        grown.add(max(open_nodes, key=lambda p: worth[p]))
+    got = tree.static_tree(accuracies, count)
+    assert got == tree.StaticTree.of_paths(grown)
+
+
+def test_the_static_tree_of_eagle_is_the_published_one() -> None:
+    assert len(tree.EAGLE_1) == 25 and tree.EAGLE_1.depth == 5
+    assert torch.bincount(tree.depths(tree.EAGLE_1.parents)).tolist() == [0, 4, 8, 8, 3, 2]
+    children = [tree.EAGLE_1.parents.count(n) for n in range(-1, 25)]
+    assert children[:13] == [4, 3, 2, 2, 1, 3, 2, 2, 1, 0, 0, 0, 0]
+    # the deepest path follows the likeliest guess everywhere
+    deepest = tree.path_to(tree.EAGLE_1.parents, 23)
+    assert [tree.EAGLE_1.ranks[n] for n in deepest] == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("paths", [[(0, 1)], [(0,), (0,)], [()]])
+def test_paths_that_are_no_tree_are_refused(paths: list[tuple[int, ...]]) -> None:
+    with pytest.raises(SettingError, match="static tree"):
+        tree.StaticTree.of_paths(paths)
+
+
+@settings(max_examples=40, deadline=None)
+@given(parent_lists(), st.integers(1, 4))
+def test_a_mask_grown_level_by_level_is_the_whole_trees(parents: list[int], width: int) -> None:
+    mask = tree.ancestor_mask(parents)
+    above = torch.arange(min(width, len(parents)))
+    grown = tree.extend_mask(mask, above)
+    want = tree.ancestor_mask([*parents, *above.tolist()])[len(parents) :]
+    assert torch.equal(grown, want)

@@ -1,12 +1,15 @@
 """Pure functions on a tree's parent array. A chain is the tree with parents[i] == i - 1; -1 is the root."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
+
+Parents = Sequence[int] | Tensor
 
 
 def check_parents(parents: Sequence[int]) -> None:
@@ -18,22 +21,43 @@ def check_parents(parents: Sequence[int]) -> None:
             )
 
 
-def depths(parents: Sequence[int]) -> Int[Tensor, "N"]:
+def _jumps(parents: Parents) -> Iterator[Int[Tensor, "N+1"]]:
+    """Each node's ancestor 1, 2, 4, ... levels up; N stands for "above the tree", also as the last entry."""
+    up = torch.as_tensor(parents, dtype=torch.long)
+    size = len(up)
+    jump = torch.full((size + 1,), size, dtype=torch.long, device=up.device)
+    jump[:size] = torch.where(up < 0, size, up)
+    while bool((jump < size).any()):
+        yield jump
+        jump = jump[jump]
+
+
+def depths(parents: Parents) -> Int[Tensor, "N"]:
     """Depth of each node; children of the root have depth 1."""
-    depth: list[int] = []
-    for parent in parents:
-        depth.append(1 if parent < 0 else depth[parent] + 1)
-    return torch.tensor(depth, dtype=torch.long)
+    depth = torch.ones(len(parents) + 1, dtype=torch.long)
+    depth[-1] = 0
+    for jump in _jumps(parents):
+        depth = depth + depth[jump]
+    return depth[:-1]
 
 
-def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "N N"]:
+def ancestor_mask(parents: Parents) -> Bool[Tensor, "N N"]:
     """mask[i, j]: node j lies on the path from the root to node i, i itself included."""
-    n = len(parents)
-    mask = torch.eye(n, dtype=torch.bool)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            mask[node] |= mask[parent]
-    return mask
+    size = len(parents)
+    mask = torch.zeros(size + 1, size, dtype=torch.bool)
+    mask.fill_diagonal_(True)
+    for jump in _jumps(parents):
+        mask = mask | mask[jump]
+    return mask[:-1]
+
+
+def extend_mask(mask: Bool[Tensor, "R N"], above: Int[Tensor, "K"]) -> Bool[Tensor, "K N+K"]:
+    """What K new nodes see when each hangs under row ``above`` of ``mask``: what that row sees, and itself.
+
+    For trees that grow level by level; the new nodes' columns lie behind the others.
+    """
+    own = torch.eye(len(above), dtype=torch.bool, device=mask.device)
+    return torch.cat((mask[above], own), dim=1)
 
 
 def path_to(parents: Sequence[int], node: int) -> list[int]:
@@ -49,3 +73,93 @@ def leaves(parents: Sequence[int]) -> list[int]:
     """Nodes without children, in order."""
     inner = set(parents)
     return [n for n in range(len(parents)) if n not in inner]
+
+
+def select(
+    values: Float[Tensor, "N"], parents: Int[Tensor, "N"], count: int
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"]]:
+    """The best connected tree of ``count`` nodes (or all, if fewer): indices of its nodes, rising, and its parents.
+
+    values: of whole paths (products of probabilities, or sums of their logarithms), so that a child never outvalues
+    its parent: then the ``count`` greatest values are connected, and no connected set has a greater sum. Of equal
+    values the earlier nodes are kept; where nodes come level by level, those are the shallower ones.
+    Source: Li et al., "EAGLE-2", arXiv 2406.16858, section 4.2 (re-ranking).
+    """
+    kept = values.argsort(descending=True, stable=True)[:count].sort().values
+    # the last entry is the root's: parent -1 indexes it
+    place = torch.full((len(values) + 1,), -1, dtype=torch.long, device=values.device)
+    place[kept] = torch.arange(len(kept), device=values.device)
+    above = parents[kept]
+    renumbered = place[above]
+    assert torch.equal(renumbered < 0, above < 0), "a child outvalues its parent"
+    return kept, renumbered
+
+
+@dataclass(frozen=True)
+class StaticTree:
+    """A tree that is fixed in advance, level by level.
+
+    Node i takes guess number ``ranks[i]`` (0 = the likeliest) for the position behind ``parents[i]``.
+    """
+
+    parents: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+    @classmethod
+    def of_paths(cls, paths: Iterable[Sequence[int]]) -> "StaticTree":
+        """From the published form: for every node, the ranks on its path from the root.
+
+        Raises SettingError for a path whose beginning is missing, or that occurs twice.
+        """
+        ordered = sorted((tuple(p) for p in paths), key=lambda p: (len(p), p))
+        place = {path: i for i, path in enumerate(ordered)} | {(): -1}
+        for path in ordered:
+            if not path or path[:-1] not in place:
+                raise SettingError(f"static tree: path {path} needs its beginning {path[:-1]} as a node of its own")
+        if len(place) != len(ordered) + 1:
+            raise SettingError("static tree: a path occurs twice")
+        return cls(tuple(place[p[:-1]] for p in ordered), tuple(p[-1] for p in ordered))
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    @property
+    def depth(self) -> int:
+        """Depth of the deepest node."""
+        return int(depths(self.parents).max()) if self.parents else 0
+
+
+def static_tree(accuracies: Float[Tensor, "heads ranks"], count: int) -> StaticTree:
+    """The ``count`` nodes of greatest expected acceptance.
+
+    accuracies[d, r]: how often guess r, d + 1 levels down, is right. A node is worth the product along its path
+    (heads taken as independent), so the sum over the tree is the expected number of accepted tokens.
+
+    Equal to adding the best connected node again and again. Source: Cai et al., "Medusa", arXiv 2401.10774,
+    section 2.3.3.
+    """
+    value = torch.ones(1, dtype=torch.float64)
+    above, worth, above_of, rank_of = torch.tensor([-1]), [], [], []
+    num_ranks, nodes = accuracies.shape[1], 0
+    for level in accuracies.double():
+        worths = (value[:, None] * level).flatten()
+        # no tree of ``count`` nodes takes more than the best ``count`` of a level
+        best = worths.argsort(descending=True, stable=True)[:count].sort().values
+        value = worths[best]
+        worth.append(value)
+        above_of.append(above[best // num_ranks])
+        rank_of.append(best % num_ranks)
+        above = torch.arange(nodes, nodes + len(best))
+        nodes += len(best)
+    kept, parents = select(torch.cat(worth), torch.cat(above_of), count)
+    return StaticTree(tuple(parents.tolist()), tuple(torch.cat(rank_of)[kept].tolist()))
+
+
+EAGLE_1 = StaticTree.of_paths(
+    [(a,) for a in range(4)]
+    + [(a, b) for a, width in enumerate((3, 2, 2, 1)) for b in range(width)]
+    + [(a, b, c) for a, b, width in ((0, 0, 3), (0, 1, 2), (0, 2, 2), (1, 0, 1)) for c in range(width)]
+    + [(0, 0, 0, c) for c in range(3)]
+    + [(0, 0, 0, 0, c) for c in range(2)]
+)
+"""The 25 nodes of EAGLE's public code (arXiv 2401.15077); at temperature > 0 ranks are the order of drawing."""
