@@ -14,6 +14,8 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import Drafter
 from crossdraft.core.seeds import generator
 from crossdraft.core.types import Draft, Exactness, PromptView, Scores
+from crossdraft.heads.recipes import RECIPES, recipe_of
+from crossdraft.nn.decoder import DecoderConfig
 
 VOCAB = 24
 END = 1
@@ -174,8 +176,32 @@ class Tiny:
             "memory": lambda: {"memory": StreamMemory(), "costs": FreeWidth()},
             "cross_modal": lambda: {"event_model": self.event_model, "costs": FreeWidth(), "token_ms": 0.01},
         }
+        if name in RECIPES or name == "eagle2":
+            return find("drafter", DRAFTERS, name)(**self._headed(name))  # type: ignore[no-any-return]
         made: Drafter = find("drafter", DRAFTERS, name)(**settings[name]())
         return made
+
+    def head(self, name: str, seed: int = 0) -> Any:
+        """An untrained drafting head for the target."""
+        torch.manual_seed(seed)
+        size = self.target.hidden_size
+        shape = DecoderConfig(
+            vocab_size=self.target.vocab_size, hidden_size=size, intermediate_size=24, num_layers=6, num_heads=2,
+            num_kv_heads=1, head_dim=8, max_positions=4096,
+        )  # fmt: skip
+        return recipe_of(name).network(shape).double().eval().requires_grad_(False)
+
+    def _headed(self, name: str) -> dict[str, Any]:
+        from crossdraft.core.tree import static_tree
+        from crossdraft.drafters.medusa import MedusaRunner
+        from crossdraft.heads.runner import HeadRunner
+
+        rows, head = self.target.head.T, self.head("eagle" if name == "eagle2" else name)
+        if name == "medusa":
+            guesses = torch.tensor([[0.6, 0.3, 0.1]] * 4)
+            tree = static_tree(guesses, 12)
+            return {"head": MedusaRunner(head, rows, torch.float64), "costs": FreeWidth(), "tree": tree}
+        return {"head": HeadRunner(head, rows, torch.float64), "costs": FreeWidth()}
 
 
 @pytest.fixture

@@ -6,19 +6,19 @@ temperature, or are drawn from the head's own distribution without replacement f
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdraft.core import tree
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
+from crossdraft.core.tree import EAGLE_1, StaticTree, extend_mask, select
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
-from crossdraft.drafters.shapes import Shape, StaticTree
 from crossdraft.drafters.length import LengthChooser
+from crossdraft.drafters.shapes import Shape, chain_of, plan_of
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
 
@@ -31,8 +31,8 @@ class FeatureDrafter:
     """Settings that all feature drafters share; subclasses are names and defaults.
 
     head: the packed head. costs: measured cost of a target pass by its rows.
-    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of which the
-        best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
+    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of
+        all of which the best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
     depth: levels, at most. nodes: of a dynamic tree; None: as many as pay by the measured costs, MAX_NODES at most.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
@@ -45,11 +45,11 @@ class FeatureDrafter:
     depth: int = 6
     branch: int = 8
     nodes: int | None = None
-    static: StaticTree = field(default_factory=StaticTree.eagle)
+    static: StaticTree = EAGLE_1
     sampling: Sampling | None = None
     name: ClassVar[str] = "feature"
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
-    tree: StaticTree = field(init=False, repr=False, compare=False)
+    fixed: StaticTree = field(init=False, repr=False, compare=False)
     pass_ms: list[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,12 +62,12 @@ class FeatureDrafter:
             raise SettingError(f"nodes is {self.nodes}, must be from 1 to {MAX_NODES}")
         if self.sampling is not None and self.shape == "dynamic":
             raise SettingError(
-                "a dynamic tree is pruned by the values of its nodes, which must not be drawn; choose static or chain"
+                "a dynamic tree is pruned by its nodes' values, so they must not be drawn; choose static or chain"
             )
         is_chain = self.shape == "chain"
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
-        object.__setattr__(self, "tree", StaticTree.chain(self.depth) if is_chain else self.static)
+        object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self.static)
         object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES).pass_ms)
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "FeatureSession":
@@ -115,7 +115,7 @@ class FeatureSession:
         if self._state is None:
             assert self._view is not None, "see_prompt comes first"
             first, self._tokens = self._tokens[:1], self._tokens[1:]
-            beyond = room + 2 + self._settings.depth * self._settings.branch + len(self._settings.tree.parents)
+            beyond = room + 2 + self._settings.depth * self._settings.branch + len(self._settings.fixed)
             self._state, guess = head.begin(self._view, self._embed(torch.tensor(first)), beyond)
             self._view = None
         if self._tokens:
@@ -130,7 +130,7 @@ class FeatureSession:
     # -- dynamic trees ---------------------------------------------------------------------------------------------
 
     def _dynamic(self, guess: Float[Tensor, "1 D"], depth: int) -> Draft:
-        """Expand the best nodes of each level, keep the best of all. Source: EAGLE-2, arXiv 2406.16858, section 4."""
+        """Expand the best nodes of each level, keep the best of all. Source: arXiv 2406.16858, section 4."""
         settings, head = self._settings, self._settings.head
         assert self._state is not None
         k = min(settings.branch, len(head.d2t))
@@ -138,12 +138,12 @@ class FeatureSession:
         tokens, values, parents = [best.indices], [best.values], [torch.full((k,), -1, device=head.device)]
         frontier = torch.arange(k, device=head.device)
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
+        rows = torch.arange(k, device=head.device)
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
-        own = torch.eye(k, dtype=torch.bool, device=head.device)
         for level in range(1, depth):
             if settings.nodes is None and not self._pays(worth):
                 break
-            seen = torch.cat((seen, own), dim=1)
+            seen = extend_mask(seen, rows)
             embeds = self._embed(head.tokens(word))
             out = head.step(self._state, guesses, embeds, level, (level - 1) * k, seen)
             below = head.log_probs(out).topk(k)
@@ -154,10 +154,10 @@ class FeatureSession:
             best = value.topk(k)
             rows = best.indices // k
             frontier = best.indices + (k + (level - 1) * k * k)
-            guesses, word, worth, seen = out[rows], tokens[-1][best.indices], best.values, seen[rows]
+            guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
         all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
         count = self._count(all_values)
-        kept, above = tree.select(all_values, all_parents, count)
+        kept, above = select(all_values, all_parents, count)
         return Draft(head.tokens(torch.cat(tokens)).cpu()[kept], above, source=settings.name)
 
     def _pays(self, worth: Float[Tensor, "k"]) -> bool:
@@ -188,7 +188,7 @@ class FeatureSession:
         """Fill a tree of fixed form level by level; nodes deeper than ``room`` are left out."""
         settings, head = self._settings, self._settings.head
         assert self._state is not None
-        plan = settings.tree.down_to(min(room, settings.depth) if settings.shape == "chain" else room)
+        plan = plan_of(settings.fixed, room)
         tokens = torch.zeros(len(plan.parents), dtype=torch.long, device=head.device)
         probs = None
         if settings.sampling is not None:
@@ -203,12 +203,11 @@ class FeatureSession:
             tokens[level.nodes] = head.tokens(word)
             if not len(level.inner):
                 break
-            below, seen = level.inner, level.seen
-            out = head.step(
-                self._state, guesses[level.rows[below]], self._embed(tokens[level.nodes[below]]), level.depth, used, seen
-            )
-            guesses, used = out, used + len(below)
-        return Draft(tokens.cpu(), plan.parents_tensor, None if probs is None else probs.cpu(), settings.name)
+            below = level.inner
+            embeds = self._embed(tokens[level.nodes[below]])
+            guesses = head.step(self._state, guesses[level.rows[below]], embeds, level.depth, used, level.seen)
+            used += len(below)
+        return Draft(tokens.cpu(), plan.parents, None if probs is None else probs.cpu(), settings.name)
 
     def _drawn(
         self, logits: Float[Tensor, "R V"], nodes: Tensor, rows: Tensor, ranks: Tensor, probs: Float[Tensor, "N V"]
@@ -226,13 +225,10 @@ class FeatureSession:
             settings.sampling.seed, "draft", torch.tensor([self._said * 4096 + int(n) for n in nodes[ranks == 0]])
         )
         noise = uniforms(keys.to(q.device), q.shape[-1])
-        order = (q.log() - noise.log().neg().log()).argsort(-1, descending=True, stable=True)
+        order = (q.log() - noise.log().neg().log()).argsort(dim=-1, descending=True, stable=True)
         word = order[rows, ranks]
         for node, row, rank in zip(nodes.tolist(), rows.tolist(), ranks.tolist(), strict=True):
             law = q[row].clone()
             law[order[row, :rank]] = 0
             probs[node, head.d2t] = law / law.sum()
         return word
-
-
-__all__ = ["MAX_NODES", "FeatureDrafter", "FeatureSession", "Literal"]

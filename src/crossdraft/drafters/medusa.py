@@ -1,6 +1,6 @@
 """Medusa: every round's guesses come free from the state of the last verified token, and fill a fixed tree."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,15 +10,16 @@ from torch import Tensor
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
+from crossdraft.core.tree import StaticTree, depths, static_tree
 from crossdraft.core.types import LAST, Draft, Step
-from crossdraft.drafters.length import LengthChooser
-from crossdraft.drafters.shapes import StaticTree
+from crossdraft.drafters.length import MAX_LENGTH, LengthChooser
+from crossdraft.drafters.shapes import plan_of
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.nn.linear import PackedLinear, can_prepack
 
 
 class MedusaRunner:
-    """Frozen Medusa heads, packed: all first maps are one linear, and a shared output head is applied to all at once.
+    """Frozen Medusa heads, packed: all first maps are one linear, a shared output head is applied to all at once.
 
     rows: the target's output head at ``head.d2t``, where the heads share it. SettingError when it is missing.
     """
@@ -48,7 +49,9 @@ class MedusaRunner:
             if head.lm_heads is not None:
                 self._heads = [packed(states[f"lm_heads.{k}.weight"]) for k in range(count)]
             elif rows is None or tuple(rows.shape) != (len(head.d2t), head.config.hidden_size):
-                raise SettingError("these Medusa heads share the target's output head, which was not given or differs")
+                raise SettingError(
+                    "these Medusa heads share the target's output head, which was not given or differs"
+                )
             else:
                 self._heads = [packed(rows)]
 
@@ -71,9 +74,8 @@ class MedusaRunner:
 class Medusa:
     """Medusa-1 heads with a tree built from how often their guesses are right; verified like any other draft.
 
-    head: packed heads. tree: each node's rank among its depth's guesses; ``tree.static_tree`` builds it from
-    measured accuracies. nodes: keep that tree's first so many (they come in the order of their worth); None: as many
-    as pay by the measured costs, by ``accuracies`` ([depth][rank]).
+    head: packed heads. costs: measured cost of a target pass by its rows. tree: what is filled every round;
+    ``core.tree.static_tree`` builds it from measured accuracies, ``paying_tree`` as large as pays.
     Source: Cai et al., arXiv 2401.10774, section 2.1.
     """
 
@@ -82,14 +84,12 @@ class Medusa:
     tree: StaticTree
     name: ClassVar[str] = "medusa"
     needs: ClassVar[Needs] = Needs(capture=(LAST,), trees=True)
-    pass_ms: list[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.tree.depth > self.head.config.heads:
             raise SettingError(
                 f"the tree is {self.tree.depth} levels deep, but there are {self.head.config.heads} Medusa heads"
             )
-        object.__setattr__(self, "pass_ms", LengthChooser(self.costs, len(self.tree.parents)).pass_ms)
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "MedusaSession":
         """Nothing to prepare."""
@@ -111,12 +111,32 @@ class MedusaSession:
         """Every head's best guesses, hung under each other as the tree says."""
         assert self._state is not None
         settings = self._settings
-        plan = settings.tree.down_to(room)
+        plan = plan_of(settings.tree, room)
         logits = settings.head.logits(self._state)
-        most = max(level.most for level in plan.levels)
-        best = settings.head.d2t[logits.topk(most, dim=-1).indices]
+        best = settings.head.d2t[logits.topk(plan.most, dim=-1).indices]
         tokens = torch.cat([best[level.depth - 1][level.ranks] for level in plan.levels])
-        return Draft(tokens.cpu(), plan.parents_tensor, source=settings.name)
+        return Draft(tokens.cpu(), plan.parents, source=settings.name)
 
     def finish(self) -> None:
         """Nothing outlives the request."""
+
+
+def paying_tree(accuracies: Float[Tensor, "heads ranks"], costs: CostCurve, most: int = MAX_LENGTH) -> StaticTree:
+    """The static tree with the most expected tokens per millisecond, of at most ``most`` nodes."""
+    pass_ms = LengthChooser(costs, most).pass_ms
+    best, best_rate = static_tree(accuracies, 1), 0.0
+    for count in range(1, most + 1):
+        grown = static_tree(accuracies, count)
+        rate = (1.0 + expected(grown, accuracies)) / pass_ms[len(grown)]
+        if rate > best_rate:
+            best, best_rate = grown, rate
+    return best
+
+
+def expected(tree: StaticTree, accuracies: Float[Tensor, "heads ranks"]) -> float:
+    """Expected accepted tokens of a static tree, heads taken as independent."""
+    worth: list[float] = []
+    deep = depths(tree.parents).tolist()
+    for parent, rank, depth in zip(tree.parents, tree.ranks, deep, strict=True):
+        worth.append(float(accuracies[depth - 1, rank]) * (1.0 if parent < 0 else worth[parent]))
+    return sum(worth)

@@ -1,7 +1,5 @@
 """A feature head at inference: packed like the target's layers, with a cache of its own."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -178,11 +176,3 @@ def _copy(head: FeatureHead, dtype: torch.dtype, device: torch.device) -> Featur
     copy = FeatureHead(head.config)
     copy.load_state_dict(head.state_dict())
     return copy.to(device=device, dtype=dtype).eval().requires_grad_(False)
-
-
-def levels_of(parents: Sequence[int]) -> list[list[int]]:
-    """Nodes by depth, in order."""
-    depth: list[int] = []
-    for parent in parents:
-        depth.append(0 if parent < 0 else depth[parent] + 1)
-    return [[n for n, d in enumerate(depth) if d == level] for level in range(max(depth, default=-1) + 1)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossdraft.core.errors import DataError, SettingError
@@ -127,9 +127,8 @@ class Visual(nn.Module):
             emb, feat, kept = emb[:, :0], feat[:, :0], reading.positions[:0]
         elif name == "resample":
             emb = self._attend(emb)
-            feat = _windows(feat, -(-feat.shape[1] // emb.shape[1])).mean(2)
-            kept = reading.positions[end - emb.shape[1] : end]
-            feat = feat[:, : emb.shape[1]]
+            feat = feat.mean(1, keepdim=True).expand_as(emb)
+            kept = _last(reading.positions, first, end, emb.shape[1])
         else:
             kept = reading.positions[first:end][size - 1 :: size]
             emb, feat, kept = emb[:, : len(kept) * size], feat[:, : len(kept) * size], kept
@@ -162,7 +161,7 @@ class Visual(nn.Module):
         summary = self._attend(reading.embeds[:, first:end])
         tokens, context = summary[:, :-1], summary[:, -1]
         mean = reading.feats[:, first:end].mean(1, keepdim=True).expand_as(tokens)
-        kept = reading.positions[end - tokens.shape[1] : end]
+        kept = _last(reading.positions, first, end, tokens.shape[1])
         blended = replace(reading, feats=self.blend(reading.feats, context))
         return replace(_spliced(blended, first, end, tokens, mean, kept), context=context)
 
@@ -173,6 +172,11 @@ def _windows(rows: Float[Tensor, "B M D"], size: int) -> Float[Tensor, "B W S D"
     if lacking:
         rows = torch.cat((rows, rows[:, -1:].expand(-1, lacking, -1)), dim=1)
     return rows.unflatten(1, (-1, size))
+
+
+def _last(positions: Int[Tensor, "T"], first: int, end: int, count: int) -> Int[Tensor, "count"]:
+    """The block's last ``count`` positions; its first again and again where it has fewer."""
+    return positions[torch.arange(end - count, end, device=positions.device).clamp(min=first)]
 
 
 def _spliced(reading: "Reading", first: int, end: int, emb: Tensor, feat: Tensor, kept: Tensor) -> "Reading":
