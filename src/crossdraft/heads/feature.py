@@ -147,26 +147,34 @@ class FeatureHead(nn.Module):
         norm = self.layer.input_layernorm
         return x, x if norm is None else norm(x)
 
-    def unroll(self, reading: Reading, passes: int, *, detach: bool) -> list[Float[Tensor, "B T D"]]:
+    def unroll(
+        self, reading: Reading, passes: int, *, detach: bool, first: int = 0
+    ) -> list[Float[Tensor, "B T-first D"]]:
         """Guessed features as drafting would make them, for chains that begin at every entry at once.
 
         Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1
         made of entry t - 1, and it attends to the target's features up to where its chain began and to its own
-        chain behind. Entries t < j belong to no chain. detach: gradients stay within a pass (HASS), else they flow
-        through the chain (EAGLE-3).
+        chain behind. Chains begin at entries from ``first`` on, and so does what is returned; entries t < first + j
+        belong to no chain. detach: gradients stay within a pass (HASS), else they flow through it (EAGLE-3).
         Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered
         by the entry's own position here, by where the chain began there).
         """
-        steps = reading.embeds.shape[1]
+        steps, direct = reading.embeds.shape[1], reading.direct
         cos, sin = rope_table(self.config.layer.frequencies(), reading.positions[None])
         cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
-        feats, keys, values, outs = reading.feats, [], [], []
+        embeds, feats = reading.embeds, reading.feats
+        keys, values, outs = [], [], []
         for j in range(passes):
-            x, read = self.inputs(reading.embeds, feats, reading.direct)
+            x, read = self.inputs(embeds, feats, direct)
             q, k, v = self.layer.self_attn.project(read, cos, sin)
             keys.append(k)
             values.append(v)
-            mask = None if j == 0 else chain_mask(steps, j, x.device)
+            if j == 0 and first:
+                # in front of the chains, keys and values are all that is needed
+                x, q, cos, sin = x[:, first:], q[:, first:], cos[:, first:], sin[:, first:]
+                embeds, feats = embeds[:, first:], feats[:, first:]
+                direct = None if direct is None else direct[:, first:]
+            mask = None if j == 0 and not first else chain_mask(steps, first, j, x.device)
             seen = self.layer.self_attn.mix(q, torch.cat(keys, 1), torch.cat(values, 1), mask)
             x = self.layer.feed(x + seen)
             outs.append(x)
@@ -186,11 +194,12 @@ class FeatureHead(nn.Module):
         return nn.functional.linear(out, head.to(out.dtype))
 
 
-def chain_mask(steps: int, j: int, device: torch.device) -> Bool[Tensor, "1 1 T keys"]:
-    """Which keys entry t sees in pass j: of pass 0 those up to t - j, of pass i >= 1 the one at t - (j - i)."""
-    row = torch.arange(steps, device=device)[:, None]
+def chain_mask(steps: int, first: int, j: int, device: torch.device) -> Bool[Tensor, "1 1 T-first keys"]:
+    """Which keys entry t >= first sees in pass j: of pass 0 (all entries) those up to t - j, of pass i >= 1 (entries
+    from ``first``) the one at t - (j - i)."""
     column = torch.arange(steps, device=device)[None, :]
-    blocks = [column <= row - j, *(column == row - (j - i) for i in range(1, j + 1))]
+    row, own = column.T[first:], column[:, first:]
+    blocks = [column <= row - j, *(own == row - (j - i) for i in range(1, j + 1))]
     return torch.cat(blocks, dim=1)[None, None]
 
 

@@ -230,7 +230,10 @@ class Pupil:
             noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
             states = states + noise * (512 / states.shape[1])
         reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:])
-        return head.unroll(reading, passes, detach=self.recipe.detach), reading.source
+        # chains begin where the first answer does
+        first = int((reading.source < int(batch.prompt.min()) - 1).sum())
+        outs = head.unroll(reading, passes, detach=self.recipe.detach, first=first)
+        return outs, reading.source[first:]
 
     def _learn_features(self, head: FeatureHead, batch: Batch) -> Tensor:
         outs, source = self._guess(head, batch, self.recipe.passes)
