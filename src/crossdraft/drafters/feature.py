@@ -34,6 +34,7 @@ class FeatureDrafter:
     shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of
         all of which the best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
     depth: levels, at most. nodes: of a dynamic tree; None: as many as pay by the measured costs, MAX_NODES at most.
+    level_ms: measured time of one level; None: a tenth of a target step is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
     Raises SettingError for values that make no sense.
@@ -47,6 +48,7 @@ class FeatureDrafter:
     nodes: int | None = None
     static: StaticTree = EAGLE_1
     sampling: Sampling | None = None
+    level_ms: float | None = None
     name: ClassVar[str] = "feature"
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
@@ -167,8 +169,7 @@ class FeatureSession:
         drawn.
         """
         settings = self._settings
-        level_ms = getattr(settings.costs, "head_ms", None)
-        share = 0.1 if level_ms is None else level_ms / settings.pass_ms[0]
+        share = 0.1 if settings.level_ms is None else settings.level_ms / settings.pass_ms[0]
         return float(worth.exp().sum()) > share
 
     def _count(self, values: Float[Tensor, "M"]) -> int:

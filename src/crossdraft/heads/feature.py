@@ -195,8 +195,8 @@ class FeatureHead(nn.Module):
 
 
 def chain_mask(steps: int, first: int, j: int, device: torch.device) -> Bool[Tensor, "1 1 T-first keys"]:
-    """Which keys entry t >= first sees in pass j: of pass 0 (all entries) those up to t - j, of pass i >= 1 (entries
-    from ``first``) the one at t - (j - i)."""
+    """Which keys entry t >= first sees in pass j: of pass 0 (all entries) those up to t - j, of pass i >= 1
+    (entries from ``first``) the one at t - (j - i)."""
     column = torch.arange(steps, device=device)[None, :]
     row, own = column.T[first:], column[:, first:]
     blocks = [column <= row - j, *(own == row - (j - i) for i in range(1, j + 1))]

@@ -101,6 +101,16 @@ class HeadRunner:
         cache.length = count
         return state, out[-1:]
 
+    def idle_state(self, capacity: int) -> "HeadState":
+        """A state over an empty cache half full of nothing, for timing."""
+        shape = self.config.layer
+        cache = DenseCache(
+            num_layers=1, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim, capacity=capacity,
+            dtype=attention_dtype(self.dtype, self.device), device=self.device,
+        )  # fmt: skip
+        cache.length = capacity // 2
+        return HeadState(cache, 0, None)
+
     def extend(
         self, state: "HeadState", states: Float[Tensor, "K taps_D"], embeds: Float[Tensor, "K D"]
     ) -> Float[Tensor, "1 D"]:

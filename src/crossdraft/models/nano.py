@@ -12,6 +12,11 @@ ROLES: tuple[NanoRole, ...] = ("target", "event")
 WEIGHTS = Path(__file__).parent / "weights"
 
 
+def heads_dir(target: str | Path) -> Path | None:
+    """The packaged folder of drafting heads, if ``target`` is the built-in one."""
+    return WEIGHTS / "nano-heads" if Path(target).resolve() == (WEIGHTS / "nano-target").resolve() else None
+
+
 def nano_dir(role: NanoRole) -> Path:
     """The packaged checkpoint folder of the "target", the "event" model or the distilled one.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from crossdraft.adapters.lora import L6
 from crossdraft.bench.overheads import adapter_ms
 from crossdraft.bench.profile import LatencyProfile, cached, measure
 from crossdraft.bench.verdict import rounds_of
+from crossdraft.build import heads
 from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.clock import Clock
 from crossdraft.core.errors import CheckpointError, DataError, SettingError
@@ -506,13 +507,17 @@ def make_drafter(
     memory: StreamMemory | None = None,
     adapter: str | Path | Adapter | None = None,
     length: int | None = None,
+    head: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     costs: CostCurve | None = None,
 ) -> Drafter:
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
     gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for "cross_modal", tokens of
-    every draft; None: as many as pay. costs: of the target's passes; None takes what was measured for the pair, or
+    every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder of
+    heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
+    depth, branch, nodes, sampling). costs: of the target's passes; None takes what was measured for the pair, or
     measures it now. Raises SettingError for an unknown name and when the event model is missing or of another
     vocabulary, CheckpointError for an adapter that does not fit.
     """
@@ -524,9 +529,13 @@ def make_drafter(
         raise SettingError(f"drafter '{name}' needs an event model; give one with --event-model")
     if name != "cross_modal" and (adapter is not None or length is not None):
         raise SettingError(f"adapter and length are for 'cross_modal', not for '{name}'")
+    if (head is not None or settings) and not heads.is_headed(name):
+        raise SettingError(f"head and its settings are for drafters with a trained head, not for '{name}'")
     if costs is None:
         costs = profile_pair(Pair(target, event_model))
-    settings: dict[str, Any] = {"costs": costs}
+    if heads.is_headed(name):
+        return heads.headed_drafter(name, _head_for(name, target, head), costs, dict(settings or {}))
+    settings = {"costs": costs}
     if name == "memory":
         settings["memory"] = memory if memory is not None else StreamMemory()
     elif name == "constant":
@@ -545,6 +554,21 @@ def make_drafter(
         }  # fmt: skip
     made: Drafter = kind(**settings)
     return made
+
+
+_fitted: WeakKeyDictionary[Any, dict[Path, heads.Fitted]] = WeakKeyDictionary()
+
+
+def _head_for(name: str, target: VLM, head: str | Path | None) -> heads.Fitted:
+    """The packed head of ``name``, loaded once for a target."""
+    source = _sources.get(target)
+    if source is None:
+        raise SettingError(f"drafter '{name}' has a trained head, which belongs to a checkpoint; load the target")
+    path = heads.find_head(name, source.folder, head)
+    known = _fitted.setdefault(target, {})
+    if path not in known:
+        known[path] = heads.fit_head(path, target, source.folder, getattr(torch, source.dtype), source.device)
+    return known[path]
 
 
 def _fitting(adapter: str | Path | Adapter | None, pair: Pair) -> Adapter | None:
