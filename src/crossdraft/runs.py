@@ -1,7 +1,8 @@
 """Whole runs: load, hand over to ``bench`` or ``training``, return the record's body."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +15,21 @@ from crossdraft.bench.exactness import run_exactness
 from crossdraft.bench.growth import run_growth
 from crossdraft.bench.real_input import find_recordings, real_prompts, run_real
 from crossdraft.bench.workbench import Report, silent
-from crossdraft.build import NANO, Pair, load_nano, load_target, resolve, workbench
+from crossdraft.build import NANO, Pair, load_for_training, load_nano, load_target, resolve, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.types import LAST
+from crossdraft.data.corpus import Reply, read_corpus
+from crossdraft.data.paired import read_instruction_dataset
 from crossdraft.data.store import Store, read_head
 from crossdraft.data.store.head import kept_head
-from crossdraft.models import read_ends
+from crossdraft.extraction.jobs import jobs_of
+from crossdraft.heads.feature import fusion_taps
+from crossdraft.heads.recipes import recipe_of
+from crossdraft.models import fingerprint, read_ends, resolve_checkpoint
 from crossdraft.training.adapters import AdapterTraining, train_adapter
+from crossdraft.training.heads import HeadTraining, train_head
+from crossdraft.training.lessons import Lessons, hold_out, read_lessons
 
 # streams of the measurements; training draws its own from other seeds
 BENCH_SEED = 2024
@@ -105,6 +114,60 @@ def train_on_store(
     )
     assert record is not None, "it was not told to stop early"
     return record
+
+
+def train_head_on_corpus(
+    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining, *, clips: str | Path | None = None,
+    held_out: str | Path | None = None, validation: float = 0.05, online: bool = False, restart: bool = False,
+    report: Report = silent, note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """``training.heads.train_head`` on a target's answers; its record.
+
+    clips: the data set that the answers of a video target are about. held_out: a corpus to judge by; None: the share
+    ``validation`` of the groups of ``corpus``. online: the target's states are computed anew for every batch; else
+    they are kept beside the corpus, for the next head. Raises what reading these raises.
+    """
+    recipe_of(config.name)  # a wrong name is refused before anything is loaded
+    answers = read_corpus(corpus)
+    judged_by = None if held_out is None else read_corpus(held_out)
+    report("loading the target", 0, 0)
+    vlm, decoder = load_for_training(target, device=config.device)
+    folder = resolve_checkpoint(resolve(target, "target"))
+    said = [*answers.replies, *(judged_by.replies if judged_by else ())]
+    lessons, scenes = read_lessons(
+        vlm, list(_asked(said, clips)), lambda done: report("reading the prompts", done, len(said))
+    )
+    if judged_by is None:
+        train, held = hold_out(lessons, validation, config.seed)
+    else:
+        train = list(range(len(answers.replies)))
+        held = list(range(len(train), len(lessons)))
+    layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
+    digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
+    keep = None if online else Path(corpus) / f"states-{digest}"
+    taught = Lessons(decoder, lessons, scenes, layers, device=config.device, keep=keep, report=report)
+    record = train_head(
+        taught, train, held, out, config, target=folder.name, fingerprint=fingerprint(folder),
+        corpus=str(corpus), report=report, note=note, resume=not restart,
+    )  # fmt: skip
+    assert record is not None, "it was not told to stop early"
+    return record
+
+
+def _asked(
+    said: Sequence[Reply], clips: str | Path | None
+) -> Iterator[tuple[Callable[[], Prompt], Sequence[int], str, str | None]]:
+    """(prompt, answer, group, name of its pictures) of every reply. DataError for a clip that is not there."""
+    jobs = {} if clips is None else {job.id: job for job in jobs_of(read_instruction_dataset(Path(clips)))}
+    for reply in said:
+        if reply.clip is None:
+            yield partial(Prompt, reply.question), reply.tokens, reply.group, None
+            continue
+        if reply.clip not in jobs:
+            where = "--clips names no data set" if clips is None else f"{clips} has no such clip"
+            raise DataError(f"answer '{reply.id}' is about clip '{reply.clip}', but {where}")
+        job = jobs[reply.clip]
+        yield job.load, reply.tokens, reply.group, f"{job.recording}/{job.clip_index}"
 
 
 def carried_video() -> Path:

@@ -124,6 +124,13 @@ def load_event_model(
     return model
 
 
+def load_for_training(ref: str | Path, *, device: str = "auto") -> tuple[VLM, Decoder]:
+    """A frozen target and its decoder as a module, both in the target's dtype; errors as ``load_target``."""
+    kept: list[Decoder] = []
+    vlm = _load(ref, "target", "auto", device, None, None, kept.append)
+    return vlm, kept[0].to(pick_device(device)).requires_grad_(False)
+
+
 def _merging(path: str | Path, event_model: str | Path) -> Callable[[Decoder], None]:
     adapter, card = load_adapter(path)
     if not isinstance(adapter, L6):

@@ -1,17 +1,18 @@
-"""``crossdraft train``: train adapters, train the built-in pair anew, and measure what it sees."""
+"""``crossdraft train``: train adapters and drafting heads, train the built-in pair anew, and measure what it sees."""
 
 import argparse
 
-from crossdraft.cli import output, train_adapter, train_distil
+from crossdraft.cli import output, train_adapter, train_distil, train_head
 from crossdraft.core.errors import SettingError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    command = commands.add_parser("train", help="train adapters and the built-in pair")
+    command = commands.add_parser("train", help="train adapters, drafting heads and the built-in pair")
     verbs = command.add_subparsers(dest="verb", metavar="WHAT", required=True)
 
     train_adapter.add(verbs)
+    train_head.add(verbs)
     nano = verbs.add_parser("nano", help="train the built-in pair")
     nano.add_argument("--out", metavar="DIR", required=True, help="work folder (5 GB); run again to go on")
     nano.add_argument("--minutes", type=float, default=95.0, metavar="M", help="of training in all (default: 95)")

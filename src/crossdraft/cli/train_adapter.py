@@ -47,7 +47,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
-    settings = dict(map(_setting, args.set))
+    settings = dict(map(setting, args.set))
     from dataclasses import replace
 
     from crossdraft import build, runs
@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, a number where it is one. SettingError."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise SettingError(f"--set is '{text}', must be NAME=VALUE, as num_heads=4")

@@ -1,0 +1,85 @@
+"""``crossdraft train head``: a drafting head for a target, taught with that target's own answers."""
+
+import argparse
+from typing import Any
+
+from crossdraft.cli import output
+from crossdraft.cli.train_adapter import setting
+
+
+def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb to ``crossdraft train``."""
+    head = verbs.add_parser("head", help="train a drafting head (medusa, eagle, hass, eagle3, ...) for a target")
+    head.add_argument("name", metavar="NAME", help="which head; see 'crossdraft list'")
+    head.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
+    head.add_argument(
+        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
+    )
+    head.add_argument(
+        "--clips", metavar="DIR", help="the data set whose clips the answers are about (video targets)"
+    )
+    head.add_argument("--held-out", metavar="CORPUS", help="other answers to judge by (default: a share of --data)")
+    head.add_argument(
+        "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
+    )
+    head.add_argument("--out", metavar="DIR", required=True, help="result; run again to go on")
+    head.add_argument("--epochs", type=int, default=3, metavar="N", help="at most (default: 3)")
+    head.add_argument("--minutes", type=float, metavar="X", help="end after so long (default: no limit)")
+    head.add_argument("--batch", type=int, default=16, metavar="N", help="answers of a step (default: 16)")
+    head.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: 0.256 / width)")
+    head.add_argument(
+        "--passes", type=int, metavar="N", help="guesses of a chain that are trained (default: recipe)"
+    )
+    head.add_argument("--draft-vocab", type=int, metavar="N", help="draft the N most frequent tokens only")
+    head.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the network; may be repeated"
+    )
+    head.add_argument(
+        "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
+    )
+    head.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
+    head.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    head.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    head.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
+    head.add_argument("--seed", type=int, default=0, metavar="N")
+    head.add_argument("--restart", action="store_true", help="begin anew instead of going on")
+    head.add_argument("--json", action="store_true", help="print the record instead of text")
+    head.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on where an interrupted run stopped."""
+    settings = dict(map(setting, args.set))
+    if args.draft_vocab is not None:
+        settings["draft_vocab"] = args.draft_vocab
+    from crossdraft import build, runs
+    from crossdraft.training.heads import HeadTraining
+
+    build.set_threads(args.threads)
+    config = HeadTraining(
+        name=args.name, settings=settings, epochs=args.epochs, minutes=args.minutes, batch=args.batch,
+        peak_lr=args.lr, passes=args.passes, seed=args.seed, dtype=args.dtype, processes=args.processes,
+        device=build.pick_device(args.device),
+    )  # fmt: skip
+    with output.progress(args.json) as report:
+        record = runs.train_head_on_corpus(
+            args.target, args.data, args.out, config, clips=args.clips, held_out=args.held_out,
+            validation=args.validation, online=args.online, restart=args.restart, report=report, note=output.say,
+        )  # fmt: skip
+    if args.json:
+        output.print_json(record)
+        return 0
+    for line in _lines(args.out, record):
+        print(line)
+    return 0
+
+
+def _lines(out: str, record: dict[str, Any]) -> list[str]:
+    held = record["held_out"]
+    depths = [held[key] for key in sorted(held) if key.startswith("accept_")]
+    return [
+        f"{out}: {record['name']}, {record['parameters']:,} parameters, {record['trained_tokens']:,} tokens of "
+        f"{record['num_answers']} answers (ended by {record['ended_by']}), {record['seconds']:.0f} s",
+        f"held out, {record['num_held_out']} answers, simulated: tau {held['tau']:.2f} of chains of "
+        f"{len(depths)}; accepted by depth, given all before: {', '.join(f'{x:.0%}' for x in depths)}",
+    ]
