@@ -92,14 +92,17 @@ class HeadRunner:
             dtype=attention_dtype(self.dtype, self.device), device=self.device,
         )  # fmt: skip
         x, reads = module.inputs(reading.embeds, reading.feats, reading.direct)
-        context = reading.context
-        state = HeadState(cache, len(view.tokens) - count, context)
+        turns = self._turns.index_select(0, reading.positions)
+        # of the prompt's entries keys and values are all that is needed; only the last one guesses
+        _, k, v = self._layer.project(reads[0], turns)
+        cache.keys[0, :, :count] = k.transpose(0, 1)
+        cache.values[0, :, :count] = v.transpose(0, 1)
         out = self._layer(
-            x[0].contiguous(), self._turns.index_select(0, reading.positions),
-            lambda q, k, v, i: attend_chain(q, k, v, cache, i, 0, _PINS, fresh=True), 0, reads[0].contiguous(),
+            x[0, -1:], turns[-1:],
+            lambda q, k, v, i: attend_chain(q, k, v, cache, i, count - 1, _PINS, fresh=False), 0, reads[0, -1:],
         )  # fmt: skip
         cache.length = count
-        return state, out[-1:]
+        return HeadState(cache, len(view.tokens) - count, reading.context), out
 
     def idle_state(self, capacity: int) -> "HeadState":
         """A state over an empty cache half full of nothing, for timing."""

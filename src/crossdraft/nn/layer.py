@@ -83,11 +83,20 @@ class PackedLayer:
         turns: rotations of the rows' positions. index: the layer's number, handed to ``attend``.
         reads: what attention takes as its input, as given (EAGLE-3); by default x, behind the input norm if any.
         """
-        cfg, rows = self.config, x.shape[0]
-        heads, kv_heads, dim = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        rotated = heads + kv_heads
         if reads is None:
             reads = x if self.norm_in is None else self.norm_in(x)
+        q, k, v = self.project(reads, turns)
+        x = self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+        gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
+        return x.add_(self.down(F.silu(gate).mul_(up)))
+
+    def project(
+        self, reads: Float[Tensor, "S W"], turns: Complex[Tensor, "S 1 half"]
+    ) -> tuple[Float[Tensor, "S H G d"], Float[Tensor, "S H d"], Float[Tensor, "S H d"]]:
+        """Rotated and scaled q, rotated k and plain v, in the attention's dtype."""
+        cfg, rows = self.config, reads.shape[0]
+        heads, kv_heads, dim = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        rotated = heads + kv_heads
         # rotated in float32 (or 64), then attended in the attention's dtype
         qkv = self.qkv(reads).to(self._wide)
         pairs = torch.view_as_complex(qkv[:, : rotated * dim].view(rows, rotated, dim // 2, 2))
@@ -98,6 +107,4 @@ class PackedLayer:
         q = turned[:, :heads].view(rows, kv_heads, heads // kv_heads, dim)
         k = turned[:, heads:].view(rows, kv_heads, dim)
         v = qkv[:, rotated * dim :].view(rows, kv_heads, dim).to(self._attention_dtype)
-        x = self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
-        gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
-        return x.add_(self.down(F.silu(gate).mul_(up)))
+        return q, k, v
