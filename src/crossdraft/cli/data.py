@@ -2,7 +2,7 @@
 
 import argparse
 
-from crossdraft.cli import output
+from crossdraft.cli import data_answers, output
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,6 +33,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     check.add_argument("--sensor", metavar="WxH", help="sensor size, where the recording does not carry it")
     check.add_argument("--json", action="store_true", help="machine-readable")
     check.set_defaults(run=run_check)
+
+    data_answers.add(verbs)
 
 
 def run_simulate(args: argparse.Namespace) -> int:

@@ -1,0 +1,241 @@
+"""The target answers every prompt itself: heads are trained on what it says, not on what somebody wrote.
+
+Every prompt is answered once, at the temperatures in turn. The work is cut into batches by the list of prompts and
+the settings alone, and each batch draws from a generator of its own, so a run that was broken off and taken up
+again writes what an unbroken one does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from crossdraft.core.errors import CheckpointError, SettingError
+from crossdraft.core.seeds import seed_for
+from crossdraft.data.corpus import CorpusWriter, Reply
+from crossdraft.decode.loop import first_end
+from crossdraft.models.loading import read_json, weight_files
+from crossdraft.models.spliced import end_tokens
+from crossdraft.models.tokenizer import TextTokenizer
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regeneration:
+    """How the prompts are answered. temperatures: taken in turn, so 0, 0, 0.7 makes a third of the answers sampled;
+    batch: prompts answered at once; seed: of the sampling and of the order of the batches."""
+
+    temperatures: tuple[float, ...] = (0.0,)
+    max_new_tokens: int = 200
+    batch: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperatures or not all(0 <= t < float("inf") for t in self.temperatures):
+            raise SettingError(f"temperatures are {list(self.temperatures)}, must be numbers of 0 or more")
+        for name in ("max_new_tokens", "batch"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, must be 1 or more")
+
+    def settings(self) -> dict[str, Any]:
+        """All of it, as a record holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt to be answered. group, clip: as in ``data.corpus.Reply``."""
+
+    id: str
+    group: str
+    question: str
+    clip: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts that are answered together, at one temperature. seed: of their sampling."""
+
+    asked: tuple[Asked, ...]
+    temperature: float
+    seed: int
+
+
+class Answering(Protocol):
+    """A target as regeneration needs it."""
+
+    def answers(self, batches: Sequence[Batch]) -> Iterator[list[tuple[int, ...]]]:
+        """For each batch in turn the token ids of its answers, with the end token where there was one."""
+        ...
+
+
+def plan(asked: Sequence[Asked], config: Regeneration) -> list[Batch]:
+    """The batches in the order in which they are done: alike inside, mixed among each other.
+
+    Prompts of one group are alike in length, and so are their answers; a batch takes as long as its longest. A batch
+    of one needs no sorting: then the prompts keep their order, as the clips of a stream should.
+    """
+    turn = len(config.temperatures)
+    sorts: list[tuple[float, list[Asked]]] = []
+    if config.batch == 1:
+        sorts = [(config.temperatures[i % turn], [one]) for i, one in enumerate(asked)]
+    else:
+        for temperature in dict.fromkeys(config.temperatures):
+            own = [one for i, one in enumerate(asked) if config.temperatures[i % turn] == temperature]
+            own.sort(key=lambda one: (one.group, len(one.question)))
+            sorts += [(temperature, own[at : at + config.batch]) for at in range(0, len(own), config.batch)]
+        order = np.random.default_rng(seed_for(config.seed, "batches")).permutation(len(sorts))
+        sorts = [sorts[i] for i in order]
+    return [
+        Batch(tuple(own), temperature, seed_for(config.seed, f"answers/{number}"))
+        for number, (temperature, own) in enumerate(sorts)
+    ]
+
+
+def regenerate(
+    target: Answering,
+    asked: Sequence[Asked],
+    config: Regeneration,
+    root: str | Path,
+    identity: dict[str, Any],
+    report: Report = lambda *_: None,
+) -> tuple[int, int]:
+    """Answer what the corpus in ``root`` lacks, and declare it whole. Returns replies and tokens made now.
+
+    identity: what decides the answers, see ``CorpusWriter``. Raises what the target raises; what was answered
+    before is kept.
+    """
+    batches = plan(asked, config)
+    with CorpusWriter(root, identity) as writer:
+        done, kept = 0, 0
+        while done < len(batches) and kept + len(batches[done].asked) <= len(writer.kept):
+            kept += len(batches[done].asked)
+            done += 1
+        if writer.whole:
+            return 0, 0
+        writer.keep(kept)
+        made = tokens = 0
+        todo = batches[done:]
+        for batch, answers in zip(todo, target.answers(todo), strict=True):
+            replies = [
+                Reply(
+                    id=one.id, group=one.group, question=one.question, tokens=said,
+                    temperature=batch.temperature, clip=one.clip,
+                )
+                for one, said in zip(batch.asked, answers, strict=True)
+            ]  # fmt: skip
+            writer.append(replies)
+            made, tokens = made + len(replies), tokens + sum(len(said) for said in answers)
+            report("answering", kept + made, len(asked))
+        writer.finish()
+    return made, tokens
+
+
+@dataclass(frozen=True)
+class TextTarget:
+    """A text target on transformers' own ``generate``, many prompts at once.
+
+    The prompts' ids and the end tokens are those of ``models.llama.LlamaTarget``. workers: processes, each with a
+    model and one thread of its own (they scale better than threads, and the answers do not depend on how many there
+    are); 1: in this process. In half precision a batch does not round as our one-request passes do, so a greedy
+    answer may leave the target's own at a near-tie: as training material both are the target's.
+    Raises CheckpointError.
+    """
+
+    folder: Path
+    dtype: torch.dtype
+    max_new_tokens: int
+    workers: int = 1
+
+    def answers(self, batches: Sequence[Batch]) -> Iterator[list[tuple[int, ...]]]:
+        """See ``Answering``. SettingError when a prompt and its answer exceed the context."""
+        tokenizer = TextTokenizer(self.folder)
+        context = int(read_json(self.folder / "config.json").get("max_position_embeddings", 2048))
+        work = []
+        for batch in batches:
+            ids = [tokenizer.dialogue(one.question, ()) for one in batch.asked]
+            if (longest := max(map(len, ids))) + self.max_new_tokens > context:
+                raise SettingError(
+                    f"a prompt is {longest} tokens long, with {self.max_new_tokens} new ones it exceeds the context "
+                    f"of {context} of {self.folder.name}; shorten it or the answers"
+                )
+            work.append((ids, batch.temperature, batch.seed))
+        if self.workers == 1 or len(work) < 2:
+            yield from map(_Generator(self), work)
+            return
+        pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _begin, (self,))
+        try:
+            yield from pool.map(_one, work)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_Work = tuple[list[list[int]], float, int]
+
+
+class _Generator:
+    """The loaded model: (prompts' ids, temperature, seed) -> answers."""
+
+    def __init__(self, target: TextTarget) -> None:
+        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        folder = target.folder
+        weight_files(folder)  # refuses pickles with a clear line
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=target.dtype, use_safetensors=True)
+        except (ValueError, OSError, KeyError) as error:
+            first = str(error).partition("\n")[0]
+            raise CheckpointError(f"transformers cannot load {folder}: {first}") from error
+        # nothing but what we ask for: a checkpoint's own settings (penalties, top-k) would give another law
+        model.generation_config = GenerationConfig()
+        self._model = model.eval()
+        self._ends = end_tokens(folder, read_json(folder / "config.json"))
+        self._max_new_tokens = target.max_new_tokens
+
+    @torch.inference_mode()
+    def __call__(self, work: _Work) -> list[tuple[int, ...]]:
+        from transformers import GenerationConfig
+
+        prompts, temperature, seed = work
+        width = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        seen = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            seen[row, width - len(prompt) :] = 1
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        config = GenerationConfig(
+            max_new_tokens=self._max_new_tokens, eos_token_id=list(self._ends) or None, cache_implementation="static",
+            pad_token_id=self._ends[0] if self._ends else 0, **drawn,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            out = self._model.generate(ids, attention_mask=seen, generation_config=config)
+        return [self._cut(row) for row in out[:, width:].tolist()]
+
+    def _cut(self, tokens: list[int]) -> tuple[int, ...]:
+        end = first_end(tokens, self._ends)
+        return tuple(tokens if end is None else tokens[: end + 1])
+
+
+_mine: _Generator | None = None
+"""Of a worker process."""
+
+
+def _begin(target: TextTarget) -> None:
+    global _mine
+    torch.set_num_threads(1)
+    _mine = _Generator(target)
+
+
+def _one(work: _Work) -> list[tuple[int, ...]]:
+    assert _mine is not None
+    return _mine(work)
