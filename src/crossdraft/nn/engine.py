@@ -19,14 +19,16 @@ from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
 from crossdraft.core.types import Exactness
-from crossdraft.nn.attention import Attend, TreePlan, attend_chain, attend_tree, key_end
+from crossdraft.nn.attention import Attend, attend_chain, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.graphs import StaticPasses
 from crossdraft.nn.layer import PackedLayer, attention_dtype, rotations
 from crossdraft.nn.linear import PackedLinear, can_prepack
 from crossdraft.nn.norm import RowNorm
 from crossdraft.nn.pins import Pins
+from crossdraft.nn.seams import block_starts
 from crossdraft.nn.selftest import pin
+from crossdraft.nn.trees import TreePlan, attend_tree, tree_shape
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,17 @@ class Engine:
             states = self._tree(embeds, cache, parents, capture, taps)
         return PassResult(self.unembed(states), taps)
 
+    def plan_tree(self, parents: Sequence[int], base: int, first: int, num_rows: int) -> TreePlan:
+        """Where rows ``first``.. of a tree pass look whose root stands at position ``base``."""
+        cfg, threads = self.config, torch.get_num_threads()
+
+        def starts(end: int) -> tuple[int, ...]:
+            sizes = cfg.num_kv_heads, cfg.head_dim, self.pins.query_rows
+            return block_starts(end, *sizes, self.attention_dtype, self.device, threads)
+
+        shape = tree_shape(tuple(parents), first, num_rows, self.device)
+        return TreePlan.build(shape, base, self.pins, starts)
+
     def run_rows(
         self,
         embeds: Float[Tensor, "S D"],
@@ -219,11 +232,11 @@ class Engine:
         taps: dict[int, Tensor],
     ) -> Tensor:
         rows, width = embeds.shape[0], self.pins.max_rows
-        cache.open_pass(rows, is_tree=True)
+        cache.open_pass(rows)
         parts = []
         for start in range(0, rows, width):
             part = embeds[start : start + width]
-            plan = TreePlan.build(parents, start, len(part), cache.length, self.pins, self.device)
+            plan = self.plan_tree(parents, cache.length, start, len(part))
             got: dict[int, Tensor] = {}
             parts.append((self._run_tree(part, cache, plan, capture, got), got))
         return _join(parts, taps)

@@ -19,7 +19,6 @@ from torch import Tensor
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.tree import leaves, path_to
 from crossdraft.core.types import Exactness
-from crossdraft.nn.attention import TreePlan
 from crossdraft.nn.linear import PackedLinear
 from crossdraft.nn.pins import Pins
 
@@ -37,6 +36,8 @@ _LARGE_WEIGHT = 8_000_000
 _KEYS = (128, 384, 1024, 1152, 2176, 4096)
 # a wide pass that starts here crosses the end of a key bucket
 _BASES = (108, 1004)
+# the tree below fits into the block of the sum at the first, and meets the beginning of another block at the second
+_TREE_BASES = (300, 570)
 _SAMPLED = (0, 1, 18, 19, 20, 31, 45)
 _TREE = (-1, 0, 1, 2, -1, 4, 2, 6, 7, 0, 9, 10, 11, 5, 8, 14, 15, 16, 17, 18, -1, 19, 21)
 
@@ -167,7 +168,8 @@ def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
     try:
         for max_rows, query_rows in product(sorted({width, 32}, reverse=True), _query_counts(engine)):
             engine.pins = Pins(query_rows=query_rows, max_rows=max_rows)
-            if _products_agree(engine) and all(_layer_agrees(engine, base) for base in _bases(engine)):
+            agree = _products_agree(engine) and all(_layer_agrees(engine, base) for base in _bases(engine, _BASES))
+            if agree and all(_tree_agrees(engine, base) for base in _bases(engine, _BASES + _TREE_BASES)):
                 detail = (
                     f"bit-exact for passes of 1 to {max_rows} rows and for trees ({where}; linears padded to "
                     f"at most {linear_rows} row(s), queries to {query_rows}, key buckets of {engine.pins.bucket})"
@@ -183,9 +185,9 @@ def _query_counts(engine: "Engine") -> list[int]:
     return sorted({*_paddings(engine), *(n * groups for n in _paddings(engine) if n >= 32)})
 
 
-def _bases(engine: "Engine") -> list[int]:
+def _bases(engine: "Engine", wanted: tuple[int, ...]) -> list[int]:
     last = engine.config.max_positions - _tested(engine)[-1] - 1
-    return [b for b in _BASES if b <= last] or [max(0, last // 2)]
+    return [b for b in wanted if b <= last] or [max(0, last // 2)]
 
 
 def _scene(engine: "Engine", base: int) -> DenseCache:
@@ -246,25 +248,31 @@ def _product_agrees(rows: Tensor, right: Tensor, groups: int, pins: Pins) -> boo
 
 
 def _layer_agrees(engine: "Engine", base: int) -> bool:
-    """Whether a whole layer and the head give the same rows in every width, as a chain and as a tree."""
-    cache = _scene(engine, base)
-    draw = torch.Generator().manual_seed(base)
-    embeds = engine.embed(torch.randint(engine.config.vocab_size, (_tested(engine)[-1],), generator=draw))
+    """Whether a whole layer and the head give the same rows in every width."""
+    cache, embeds = _scene(engine, base), _rows(engine, base)
     whole = engine.run_rows(embeds[: engine.pins.max_rows], cache, base, num_layers=1)
     logits = engine.unembed(whole)
     for row in (r for r in _SAMPLED if r < len(whole)):
         alone = engine.run_rows(embeds[row : row + 1], cache, base + row, num_layers=1)
         if not (torch.equal(alone[0], whole[row]) and torch.equal(engine.unembed(alone)[0], logits[row])):
             return False
-    for width in _widths(engine):
-        if not torch.equal(engine.run_rows(embeds[:width], cache, base, num_layers=1), whole[:width]):
-            return False
-    rows = len(_TREE) + 1
-    cache.open_pass(rows, is_tree=True)
-    plan = TreePlan.build(_TREE, 0, rows, base, engine.pins, engine.device)
-    states = engine.run_rows(embeds[:rows], cache, base, plan=plan, num_layers=1)
-    for leaf in leaves(_TREE):
-        path = [0, *(n + 1 for n in path_to(_TREE, leaf))]
-        if not torch.equal(engine.run_rows(embeds[path], cache, base, num_layers=1), states[path]):
-            return False
-    return True
+    return all(
+        torch.equal(engine.run_rows(embeds[:width], cache, base, num_layers=1), whole[:width])
+        for width in _widths(engine)
+    )
+
+
+def _tree_agrees(engine: "Engine", base: int) -> bool:
+    """Whether a tree's rows through one layer equal those of each of its paths as a chain."""
+    cache, rows = _scene(engine, base), len(_TREE) + 1
+    embeds = _rows(engine, base)[:rows]
+    plan = engine.plan_tree(_TREE, base, 0, rows)
+    states = engine.run_rows(embeds, cache, base, plan=plan, num_layers=1)
+    paths = [[0, *(n + 1 for n in path_to(_TREE, leaf))] for leaf in leaves(_TREE)]
+    return all(torch.equal(engine.run_rows(embeds[p], cache, base, num_layers=1), states[p]) for p in paths)
+
+
+def _rows(engine: "Engine", seed: int) -> Tensor:
+    """Embeddings of random tokens, as many as the widest pass tried has rows."""
+    draw = torch.Generator().manual_seed(seed)
+    return engine.embed(torch.randint(engine.config.vocab_size, (_tested(engine)[-1],), generator=draw))
