@@ -19,9 +19,14 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )  # fmt: skip
     answers.add_argument("--part", choices=("tune", "held-out", "training"), help="only this part of the prompts")
     answers.add_argument("--out", required=True, metavar="DIR", type=output.folder)
-    answers.add_argument("--limit", type=int, metavar="N", help="so many prompts (default: 5000 of 'training', else all)")
     answers.add_argument(
-        "--temperature", default="0", metavar="T,T,...", help="taken in turn: 0,0,0.7 samples a third of the answers"
+        "--limit", type=int, metavar="N", help="so many prompts (default: 5000 of 'training', else all)"
+    )
+    answers.add_argument(
+        "--temperature",
+        default="0",
+        metavar="T,T,...",
+        help="taken in turn: 0,0,0.7 samples a third of the answers",
     )
     answers.add_argument("--max-new-tokens", type=int, default=200, metavar="N")
     answers.add_argument("--batch", type=int, default=48, metavar="N", help="prompts at once (text targets)")
@@ -62,7 +67,13 @@ def run(args: argparse.Namespace) -> int:
     with output.progress(args.json) as report:
         made, tokens = regenerate(target, asked, config, args.out, identity, report)
     corpus = read_corpus(args.out)
-    body = {"corpus": args.out, "replies": len(corpus.replies), "tokens": corpus.num_tokens, "made": made, "made_tokens": tokens}
+    body = {
+        "corpus": args.out,
+        "replies": len(corpus.replies),
+        "tokens": corpus.num_tokens,
+        "made": made,
+        "made_tokens": tokens,
+    }
     if args.json:
         output.print_json(body)
     else:

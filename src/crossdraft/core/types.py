@@ -20,6 +20,9 @@ from crossdraft.core.errors import SettingError
 LAST = -1
 """The last layer, after the final norm: what the output head reads."""
 
+SIMILARITY = -2
+"""Captured like a layer, but (S, L): cosine of a row's residual before and after the attention of each layer."""
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -60,7 +63,8 @@ class Scores:
     """The target's opinion on a draft.
 
     logits: row 0 follows the root, row i + 1 follows node i; float32.
-    states: row-wise states of the captured layers, {layer: (S, D)}; -1 is the last layer after the final norm.
+    states: row-wise states of the captured layers, {layer: (S, D)}; -1 is the last layer after the final norm, -2
+    (``SIMILARITY``) is (S, L).
     """
 
     logits: Float[Tensor, "S V"]

@@ -60,7 +60,9 @@ class Corpus:
         """How often the target said each token. DataError for tokens beyond ``vocab_size``."""
         ids = np.fromiter((token for reply in self.replies for token in reply.tokens), np.int64)
         if ids.max(initial=0) >= vocab_size:
-            raise DataError(f"{self.root}: has token {ids.max()}, but the vocabulary has {vocab_size}; name its target")
+            raise DataError(
+                f"{self.root}: has token {ids.max()}, but the vocabulary has {vocab_size}; name its target"
+            )
         return np.bincount(ids, minlength=vocab_size)
 
 
@@ -69,7 +71,9 @@ def read_corpus(root: str | Path) -> Corpus:
     root = Path(root)
     about = read_record(root / RECORD, KIND)
     if not about.get("whole"):
-        raise DataError(f"{root}: is not finished; run the command that makes it again, it goes on where it stopped")
+        raise DataError(
+            f"{root}: is not finished; run the command that makes it again, it goes on where it stopped"
+        )
     try:
         raw = (root / ANSWERS).read_bytes()
     except OSError as error:

@@ -7,7 +7,7 @@ masked). How much pinning a machine needs is measured at load (``nn.selftest``).
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
-from crossdraft.core.types import Exactness
+from crossdraft.core.types import SIMILARITY, Exactness
 from crossdraft.nn.attention import Attend, attend_chain, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.graphs import StaticPasses
@@ -189,6 +189,22 @@ class Engine:
         shape = tree_shape(tuple(parents), first, num_rows, self.device)
         return TreePlan.build(shape, base, self.pins, starts)
 
+    @torch.inference_mode()
+    def sketch(self, token: int, cache: DenseCache, ahead: int, skip: frozenset[int]) -> Float[Tensor, "1 V"]:
+        """Logits of one guessed row at position ``cache.length + ahead``, without the attention blocks in ``skip``.
+
+        Behind the committed positions it sees the ``ahead`` rows that were sketched before it. Nothing is opened
+        and nothing committed: its key and value lie in a slot that the next pass writes over.
+        Raises SettingError when the cache has no room, and while a pass waits for its commit in those slots.
+        """
+        if cache.pending.rows:
+            raise SettingError("a pass waits for its commit; sketch before it or after")
+        cache.check_room(ahead + 1)
+        embeds, start = self.embed(torch.tensor([token])), cache.length + ahead
+        if self.static is not None:
+            return self.unembed(self.static.run(embeds, cache, start, (), {}, skip))
+        return self.unembed(self._run_chain(embeds, cache, start, (), {}, skip=skip))
+
     def run_rows(
         self,
         embeds: Float[Tensor, "S D"],
@@ -250,14 +266,16 @@ class Engine:
         taps: dict[int, Tensor],
         num_layers: int | None = None,
         fresh: bool = False,
+        skip: Set[int] = frozenset(),
     ) -> Tensor:
         """Rows at positions ``start``.. . fresh: a prompt's first pass, which attends to itself only and whose
-        arithmetic nothing else has to match."""
+        arithmetic nothing else has to match. skip: layers that do not attend."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
             return attend_chain(q, k, v, cache, layer, start, self.pins, fresh)
 
-        return self.run_layers(x, self.turns[start : start + len(x)], attend, capture, taps, num_layers)
+        turns = self.turns[start : start + len(x)]
+        return self.run_layers(x, turns, attend, capture, taps, num_layers, skip)
 
     def _run_tree(
         self,
@@ -281,15 +299,28 @@ class Engine:
         capture: Sequence[int],
         taps: dict[int, Tensor],
         num_layers: int | None = None,
+        skip: Set[int] = frozenset(),
     ) -> Float[Tensor, "S D"]:
         """Rows through all layers (or the first ``num_layers``) and the final norm; captured states go to ``taps``.
 
         turns: rotations of the rows' positions. attend: (q, k, v, layer) -> mixed values (S, heads x head_dim).
+        skip: layers whose attention is left out; their feed-forward runs.
         """
+        lengths: list[Tensor] = []
         for i, layer in enumerate(self._layers[:num_layers]):
-            x = layer(x, turns, attend, i)
+            # a new tensor either way: the caller's embeddings stay as they are
+            mixed = x.clone() if i in skip else layer.mix(x, turns, attend, i)
+            if SIMILARITY in capture:
+                lengths += [
+                    torch.linalg.vector_norm(rows, dim=-1, dtype=self._wide) for rows in (x, mixed, mixed - x)
+                ]
+            x = layer.feed(mixed)
             if i in capture:
                 taps[i] = x
+        if lengths:
+            # by the law of cosines: three lengths a layer are less work than products of widened rows
+            a, b, c = torch.stack(lengths, dim=-1).unflatten(-1, (-1, 3)).unbind(-1)  # (S, L) each
+            taps[SIMILARITY] = (a * a + b * b - c * c) / (2 * a * b)
         x = self._norm(x)
         if -1 in capture:
             taps[-1] = x

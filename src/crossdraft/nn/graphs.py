@@ -1,9 +1,9 @@
 """Chain passes of fixed shapes: recorded once as CUDA graphs and replayed without launching kernels one by one.
 
-A pass is fixed by its cache's memory, its row count (rounded up to a power of two), the end of its key bucket and
-the captured layers. What varies (embeddings, positions, slots) lies in static tensors. Padding rows write to the
-cache's last slot, which never holds a position. Without a CUDA device the same passes run operator by operator,
-which is how the tests hold them against the plain ones.
+A pass is fixed by its cache's memory, its row count (rounded up to a power of two), the end of its key bucket, the
+captured layers and those that do not attend. What varies (embeddings, positions, slots) lies in static tensors.
+Padding rows write to the cache's last slot, which never holds a position. Without a CUDA device the same passes run
+operator by operator, which is how the tests hold them against the plain ones.
 """
 
 import weakref
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # caches are made this long at least, so that one request's graphs serve the next
 _STORAGE_STEP = 1024
 _MAX_IDLE = 2
+_ALL: frozenset[int] = frozenset()
+"""Every layer attends."""
 
 
 class StaticPass:
@@ -36,9 +38,10 @@ class StaticPass:
         rows: int,
         end: int,
         capture: Sequence[int],
+        skip: frozenset[int],
         pool: Any,
     ) -> None:
-        self.rows, self.end, self.capture = rows, end, tuple(capture)
+        self.rows, self.end, self.capture, self.skip = rows, end, tuple(capture), skip
         self._engine, self._keys, self._values = engine, keys, values
         device = engine.device
         self._embeds = torch.zeros(rows, engine.config.hidden_size, dtype=engine.dtype, device=device)
@@ -71,7 +74,7 @@ class StaticPass:
             return attend_static(q, k, v, keys, values, self._slots, hidden, self._engine.pins)
 
         turns = self._engine.turns.index_select(0, self._positions)
-        states = self._engine.run_layers(self._embeds, turns, attend, self.capture, taps)
+        states = self._engine.run_layers(self._embeds, turns, attend, self.capture, taps, skip=self.skip)
         return states, taps
 
     def __call__(self, embeds: Float[Tensor, "S D"], start: int) -> tuple[Tensor, dict[int, Tensor]]:
@@ -96,7 +99,7 @@ class StaticPasses:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = weakref.proxy(engine)
-        self._passes: dict[tuple[int, int, int, tuple[int, ...]], StaticPass] = {}
+        self._passes: dict[tuple[int, int, int, tuple[int, ...], frozenset[int]], StaticPass] = {}
         self._idle: list[tuple[Tensor, Tensor]] = []
         self._pool = torch.cuda.graph_pool_handle() if engine.device.type == "cuda" else None
 
@@ -107,13 +110,19 @@ class StaticPasses:
         start: int,
         capture: Sequence[int],
         taps: dict[int, Tensor],
+        skip: frozenset[int] = _ALL,
     ) -> Float[Tensor, "S D"]:
-        """One pass within one key bucket; recorded when its shape is new."""
+        """One pass within one key bucket; recorded when its shape, or ``skip``, is new."""
         rows = 1 << (embeds.shape[0] - 1).bit_length()
         end = key_end(start, self._engine.pins.bucket)
-        key = (cache.keys.data_ptr(), rows, end, tuple(capture))
+        memory = cache.keys.data_ptr()
+        key = (memory, rows, end, tuple(capture), skip)
         if key not in self._passes:
-            self._passes[key] = StaticPass(self._engine, cache.keys, cache.values, rows, end, capture, self._pool)
+            if skip:  # chosen anew for every prompt: a request's earlier choice will hardly come again
+                self._passes = {k: v for k, v in self._passes.items() if k[0] != memory or k[-1] in (skip, _ALL)}
+            self._passes[key] = StaticPass(
+                self._engine, cache.keys, cache.values, rows, end, capture, skip, self._pool
+            )
         states, got = self._passes[key](embeds, start)
         taps.update(got)
         return states

@@ -78,7 +78,18 @@ class PackedLayer:
         index: int,
         reads: Float[Tensor, "S W"] | None = None,
     ) -> Float[Tensor, "S D"]:
-        """Residual rows ``x`` through the layer; ``x`` itself stays as it is.
+        """Residual rows ``x`` through the layer; ``x`` itself stays as it is. Arguments as ``mix``."""
+        return self.feed(self.mix(x, turns, attend, index, reads))
+
+    def mix(
+        self,
+        x: Float[Tensor, "S D"],
+        turns: Complex[Tensor, "S 1 half"],
+        attend: Attend,
+        index: int,
+        reads: Float[Tensor, "S W"] | None = None,
+    ) -> Float[Tensor, "S D"]:
+        """The first half: attention's output added to the residual rows, in a new tensor.
 
         turns: rotations of the rows' positions. index: the layer's number, handed to ``attend``.
         reads: what attention takes as its input, as given (EAGLE-3); by default x, behind the input norm if any.
@@ -86,7 +97,10 @@ class PackedLayer:
         if reads is None:
             reads = x if self.norm_in is None else self.norm_in(x)
         q, k, v = self.project(reads, turns)
-        x = self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+        return self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+
+    def feed(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+        """The second half, in place: the feed-forward's output added to ``x``."""
         gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
         return x.add_(self.down(F.silu(gate).mul_(up)))
 

@@ -1,7 +1,7 @@
 """Prompts for text targets: a set of our own for the league, and as many as one likes for training.
 
-    read_prompts("league", part="held-out")       # or a JSON-lines file
-    write_prompts(5000, seed=0)
+read_prompts("league", part="held-out")       # or a JSON-lines file
+write_prompts(5000, seed=0)
 """
 
 from crossdraft.data.prompts.reader import KINDS, LEAGUE, PARTS, PromptRecord, read_prompts

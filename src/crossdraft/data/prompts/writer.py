@@ -90,14 +90,21 @@ _STORIES = (
     "Describe {where} in {season} as if it were the beginning of a {genre}.",
     "Invent a {genre} for children that teaches {lesson}. The hero is {animal}.",
     "Write a story about {name}, {person}, who {happens}. End it with a surprise.",
-    "Continue this story: {name} opened the door and saw {object}. \"That was not here yesterday,\" said {name2}.",
+    'Continue this story: {name} opened the door and saw {object}. "That was not here yesterday," said {name2}.',
     "Write a letter from {person} to {person2}, sent {where}.",
     "Write a {tone} scene {where}. It is {season}, and {person} {happens}.",
 )
 _CODE = ("Here is some {language} code:", "Look at this {language} code:", "I wrote this in {language}:",
          "Change the following {language} code.", "This {language} code works on my computer:",
          "Please edit this piece of {language}:")  # fmt: skip
-_LANGUAGES = {"python": "Python", "javascript": "JavaScript", "sql": "SQL", "html": "HTML", "java": "Java", "c": "C"}
+_LANGUAGES = {
+    "python": "Python",
+    "javascript": "JavaScript",
+    "sql": "SQL",
+    "html": "HTML",
+    "java": "Java",
+    "c": "C",
+}
 
 
 def write_prompts(count: int, seed: int = 0) -> list[PromptRecord]:
