@@ -163,6 +163,34 @@ class SeesPrompt(Protocol):
         ...
 
 
+@runtime_checkable
+class Sketches(Protocol):
+    """A target's session that can guess behind its committed positions by itself, some of its attention left out."""
+
+    def sketch(self, drafted: Sequence[int], skip: frozenset[int]) -> Float[Tensor, "1 V"]:
+        """Logits behind the root and ``drafted``, by the model without the attention blocks of the layers ``skip``.
+
+        Runs one row, for the last of these tokens; those before it must have been sketched since the last
+        ``commit``, in order and with the same ``skip``. Mark and committed positions stay as they are.
+        Raises SettingError when the cache has no room left, before the first root, or between ``score`` and
+        ``commit``.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesCache(Protocol):
+    """A draft session that drafts on the target's own session: its weights, its committed cache."""
+
+    def share(self, session: VLMSession) -> None:
+        """Called once, after the target's prefill, before ``see_prompt`` and the first ``observe``.
+
+        Whatever it does there while drafting, mark and committed positions must be as before when ``propose``
+        returns. Raises SettingError for a session that cannot do what the method needs (see ``Sketches``).
+        """
+        ...
+
+
 class Rule(Protocol):
     """Pure judgement: draft and logits in, verdict out."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from crossdraft.core.clock import Clock
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.protocols import VLM, Drafter, DraftSession, Rule, SeesPrompt, VLMSession
+from crossdraft.core.protocols import VLM, Drafter, DraftSession, Rule, SeesPrompt, SharesCache, VLMSession
 from crossdraft.core.types import Draft, FinishReason, Generation, Limits, Round, Scores, Step, Verdict
 from crossdraft.decode.stream import TextStream
 from crossdraft.decode.window import WindowPlan, choose, run_together
@@ -97,6 +97,8 @@ def _first_token(session: VLMSession, rule: Rule, answer: "_Answer", clock: Cloc
 
 def _introduce(guess: DraftSession, session: VLMSession, tokens: tuple[int, ...]) -> None:
     """Tell a drafter what the prompt was and what the target's first token is."""
+    if isinstance(guess, SharesCache):
+        guess.share(session)
     if isinstance(guess, SeesPrompt):
         guess.see_prompt(session.prompt)
     states = {layer: rows[-1:] for layer, rows in session.first.states.items()}

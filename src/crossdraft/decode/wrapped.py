@@ -1,6 +1,6 @@
 """A draft session behind another one: for whoever listens to a drafter, or changes what it proposes."""
 
-from crossdraft.core.protocols import DraftSession, SeesPrompt
+from crossdraft.core.protocols import DraftSession, SeesPrompt, SharesCache, VLMSession
 from crossdraft.core.types import Draft, PromptView, Step
 
 
@@ -9,6 +9,11 @@ class WrappedSession:
 
     def __init__(self, inner: DraftSession) -> None:
         self.inner = inner
+
+    def share(self, session: VLMSession) -> None:
+        """To a session that drafts on the target's own."""
+        if isinstance(self.inner, SharesCache):
+            self.inner.share(session)
 
     def see_prompt(self, view: PromptView) -> None:
         """To a session that wants them."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.types import Draft, Exactness, PromptView, Scores
+from crossdraft.core.types import SIMILARITY, Draft, Exactness, PromptView, Scores
 from crossdraft.models.loading import read_json, resolve_checkpoint, weight_files
 from crossdraft.models.spliced import Encoded, check_fits, end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
@@ -62,7 +62,13 @@ class TransformersTarget:
 
     @torch.inference_mode()
     def prefill(self, encoded: Encoded, capture: tuple[int, ...] = (), room: int = 512) -> "TransformersSession":
-        """Run the model over the prompt. SettingError when prompt and ``room`` exceed the context."""
+        """Run the model over the prompt. SettingError when prompt and ``room`` exceed the context, and for the
+        similarity around attention, which transformers does not show."""
+        if SIMILARITY in capture:
+            raise SettingError(
+                f"'{self.name}' runs on transformers' own code, which can neither show nor skip its attention; "
+                "choose another drafter than 'layer_skip'"
+            )
         if len(encoded.tokens) + room > self.max_positions:
             raise SettingError(
                 f"{len(encoded.tokens) + room} positions are asked for, but the model's context is "

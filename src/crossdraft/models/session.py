@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
@@ -46,6 +48,13 @@ class DecoderSession:
         result = self._engine.score(tokens, self._cache, parents, self._capture)
         self._rows = len(tokens)
         return Scores(result.logits, result.states)
+
+    def sketch(self, drafted: Sequence[int], skip: frozenset[int]) -> Float[Tensor, "1 V"]:
+        """As ``core.protocols.Sketches``: the root and ``drafted``, guessed without the attention of ``skip``."""
+        if self._root is None:
+            raise SettingError("nothing to go on from yet: commit((), first_token) sets the first root")
+        token = drafted[-1] if drafted else self._root
+        return self._engine.sketch(token, self._cache, len(drafted), skip)
 
     def commit(self, path: Sequence[int], bonus: int) -> None:
         """Keep the root and ``path``, make ``bonus`` the new root. SettingError when nothing was scored."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import Prompt
-from crossdraft.core.types import Exactness, PromptView, Scores
+from crossdraft.core.types import SIMILARITY, Exactness, PromptView, Scores
 from crossdraft.models.loading import load_weights, read_json, resolve_checkpoint, save_weights
 from crossdraft.models.session import DecoderSession
 from crossdraft.models.tokenizer import TextTokenizer
@@ -130,7 +130,7 @@ class SplicedVLM:
         """Run the decoder over the prompt. SettingError when prompt and ``room`` exceed the context, or
         for a layer that is not there."""
         layers = self.engine.config.num_layers
-        if wrong := [layer for layer in capture if not -1 <= layer < layers]:
+        if wrong := [layer for layer in capture if not -1 <= layer < layers and layer != SIMILARITY]:
             raise SettingError(
                 f"layer {wrong[0]} is asked for, but {self.name} has layers 0 to {layers - 1}, and -1 for the end"
             )
