@@ -76,7 +76,7 @@ def test_it_falls_silent_when_it_does_not_pay_and_tries_again_later(tiny: Any, a
         out = generate(tiny.target, drafter, ask(f"clip {clip}?"), rule=Greedy(), limits=limits)
         drafted.append(out.num_drafted)
     # an untrained event model is hardly ever right
-    assert drafted[0] > 0 and drafter.track.rate(0) < 0.5
+    assert drafted[0] > 0 and drafter.pace.track.rate(0) < 0.5
     assert drafted[1:4] == [0, 0, 0] and drafted[5:8] == [0, 0, 0]
     assert drafted[4] == drafted[8] == 1
     # the event model was asked in three requests of nine; in the others it did not even read the prompt
@@ -93,7 +93,7 @@ def test_silence_costs_nothing_more_in_a_request(tiny: Any, prompt: Prompt) -> N
     for token in (4, 5, 6):
         assert len(session.propose(9)) == 0
         session.observe(Step((token,)))
-    assert session.is_silent and len(tiny.event_model.sessions[0].widths) == passes
+    assert session.pace.is_silent and len(tiny.event_model.sessions[0].widths) == passes
 
 
 def test_ids_that_one_side_does_not_know(make_tiny: Any, tiny: Any, prompt: Prompt, free_width: Any) -> None:

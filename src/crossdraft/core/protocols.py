@@ -165,7 +165,7 @@ class SeesPrompt(Protocol):
 
 @runtime_checkable
 class Sketches(Protocol):
-    """A target's session that can guess behind its committed positions by itself, some of its attention left out."""
+    """A target's session that can guess by itself behind its committed positions, some attention left out."""
 
     def sketch(self, drafted: Sequence[int], skip: frozenset[int]) -> Float[Tensor, "1 V"]:
         """Logits behind the root and ``drafted``, by the model without the attention blocks of the layers ``skip``.

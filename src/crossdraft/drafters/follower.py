@@ -1,4 +1,4 @@
-"""An event model kept in step with any text: it goes back to where the texts part and reads the rest."""
+"""A drafting model kept in step with any text: it goes back to where the texts part and reads the rest."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _NOTHING = Draft.chain([])
 
 
 class Follower:
-    """One request's session of an event model. What it thinks after its text is asked for when it is needed.
+    """One request's session of any VLM. What it thinks after its text is asked for when it is needed.
 
     text: what it has read or written so far, behind its prompt. keep_states: keep the state that predicted each of
     those tokens, for an adapter. Raises DataError and SettingError as the model's ``encode`` and ``prefill`` do.
@@ -64,7 +64,7 @@ class Follower:
             self._logits, self._read = scores.logits[-1:], len(text) - at
 
     def logits(self) -> Float[Tensor, "1 V"]:
-        """What the event model itself thinks comes next."""
+        """What the model itself thinks comes next."""
         if self._logits is None:
             scores = self.session.score(_NOTHING)
             self._keep(len(self.text), scores)
@@ -92,7 +92,7 @@ class Follower:
 
 
 class OwnVoice:
-    """The event model's own next token: its argmax."""
+    """The model's own next token: its argmax."""
 
     keeps_states = False
     needs_target_states = False
