@@ -63,6 +63,7 @@ class Engine:
         cfg = self.config
         self.prepacked = can_prepack(dtype, self.device)
         self.attention_dtype = attention_dtype(dtype, self.device)
+        self._wide = torch.float64 if dtype == torch.float64 else torch.float32
         with torch.no_grad():
             self._layers = [
                 PackedLayer(cast(DecoderLayer, layer), dtype, self.device, self.prepacked)
@@ -197,7 +198,7 @@ class Engine:
         and nothing committed: its key and value lie in a slot that the next pass writes over.
         Raises SettingError when the cache has no room, and while a pass waits for its commit in those slots.
         """
-        if cache.pending.rows:
+        if cache.pending_rows:
             raise SettingError("a pass waits for its commit; sketch before it or after")
         cache.check_room(ahead + 1)
         embeds, start = self.embed(torch.tensor([token])), cache.length + ahead
