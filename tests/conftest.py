@@ -13,12 +13,13 @@ from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import Drafter
 from crossdraft.core.seeds import generator
-from crossdraft.core.types import Draft, Exactness, PromptView, Scores
+from crossdraft.core.types import SIMILARITY, Draft, Exactness, PromptView, Scores
 from crossdraft.heads.recipes import RECIPES, recipe_of
 from crossdraft.nn.decoder import DecoderConfig
 
 VOCAB = 24
 END = 1
+NO_STATES = torch.empty(0)
 LETTERS = "_.abcdefghijklmnop qrstuvwxyz"
 
 
@@ -54,7 +55,12 @@ class TinySession:
 
     def _scores(self, paths: list[list[int]]) -> Scores:
         states = torch.stack([self.model.state(path) for path in paths])
-        return Scores(self.model.unembed(states).float(), dict.fromkeys(self.capture, states))
+        return Scores(self.model.unembed(states).float(), self.model.watched(states, self.capture))
+
+    def sketch(self, drafted: Sequence[int], skip: frozenset[int]) -> torch.Tensor:
+        assert self.said and self.last is None, "no root that no pass has seen"
+        ids = [*self.prompt.tokens, *self.said, *drafted]
+        return self.model.unembed(self.model.state(ids, attends=not skip)[None]).float()
 
     def score(self, draft: Draft) -> Scores:
         assert self.said, "score before the first root"
@@ -125,19 +131,23 @@ class TinyVLM:
         return ids + ([2 + len(prompt.events) % (VOCAB - 2)] if prompt.events is not None else [])
 
     def prefill(self, encoded: Any, capture: tuple[int, ...] = (), room: int = 512) -> TinySession:
-        states = torch.stack([self.state(encoded[: n + 1]) for n in range(len(encoded))]) if capture else None
+        states = torch.stack([self.state(encoded[: n + 1]) for n in range(len(encoded))]) if capture else NO_STATES
         embeds = self.table[torch.tensor(encoded).clamp(min=0)]
-        view = PromptView(tuple(encoded), embeds, dict.fromkeys(capture, states))  # type: ignore[arg-type]
+        view = PromptView(tuple(encoded), embeds, self.watched(states, capture))
         session = TinySession(self, view, capture, len(encoded) + room)
         self.sessions.append(session)
         return session
 
-    def state(self, ids: list[int]) -> torch.Tensor:
+    def watched(self, states: torch.Tensor, capture: tuple[int, ...]) -> dict[int, torch.Tensor]:
+        """The states as every captured layer's; as the cosines around attention, numbers like those."""
+        return {layer: states[:, :5].abs().clamp(max=1) if layer == SIMILARITY else states for layer in capture}
+
+    def state(self, ids: list[int], attends: bool = True) -> torch.Tensor:
         seen = self.table[torch.tensor([max(i, 0) for i in ids])]  # (T, D)
         # nearer tokens weigh more, so that the text is not the same for ever
         nearness = torch.arange(len(ids), dtype=torch.float64).sub_(len(ids)) * 0.3
         mixed = torch.softmax(seen @ self.query @ seen[-1] * 0.2 + nearness, 0) @ seen
-        return torch.tanh(mixed @ self.out + seen[-1] * 0.5)
+        return torch.tanh(mixed @ self.out * attends + seen[-1] * 0.5)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.table[tokens]
@@ -174,6 +184,7 @@ class Tiny:
             "constant": lambda: {"book": OpeningBook(), "costs": FreeWidth()},
             "ngram": lambda: {"costs": FreeWidth()},
             "memory": lambda: {"memory": StreamMemory(), "costs": FreeWidth()},
+            "layer_skip": lambda: {"costs": FreeWidth(), "threshold": 0.3, "max_share": 1.0, "length": 5},
             "cross_modal": lambda: {"event_model": self.event_model, "costs": FreeWidth(), "token_ms": 0.01},
         }
         if name in RECIPES or name == "eagle2":

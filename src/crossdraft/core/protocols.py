@@ -165,7 +165,12 @@ class SeesPrompt(Protocol):
 
 @runtime_checkable
 class Sketches(Protocol):
-    """A target's session that can guess by itself behind its committed positions, some attention left out."""
+    """A target's session that can guess by itself behind its committed positions, some attention left out.
+
+    capture: layers whose states ``score`` gives; may be changed between passes, where a drafter needs them seldom.
+    """
+
+    capture: tuple[int, ...]
 
     def sketch(self, drafted: Sequence[int], skip: frozenset[int]) -> Float[Tensor, "1 V"]:
         """Logits behind the root and ``drafted``, by the model without the attention blocks of the layers ``skip``.

@@ -14,5 +14,6 @@ DRAFTERS = {
     "spec_vlm": "crossdraft.drafters.vision:SpecVLM",
     "vispec": "crossdraft.drafters.vision:ViSpec",
     "msd": "crossdraft.drafters.vision:MSD",
+    "layer_skip": "crossdraft.drafters.layer_skip:LayerSkip",
     "cross_modal": "crossdraft.drafters.cross_modal:CrossModal",
 }

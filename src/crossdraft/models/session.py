@@ -16,7 +16,7 @@ class DecoderSession:
     """Implements ``core.protocols.VLMSession`` over an engine and a cache that holds the prompt already.
 
     first: the target's opinion after the prompt, logits (1, V), and the captured states there {layer: (1, D)}.
-    prompt: what was read; its states are those of ``capture``.
+    prompt: what was read; its states are those of ``capture``, which may change from pass to pass.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class DecoderSession:
         prompt: PromptView,
         capture: tuple[int, ...] = (),
     ) -> None:
-        self._engine, self._cache, self._capture = engine, cache, capture
+        self._engine, self._cache, self.capture = engine, cache, capture
         self.first, self.prompt = first, prompt
         self._root: int | None = None
         self._rows = 0
@@ -45,7 +45,7 @@ class DecoderSession:
         tokens[0] = self._root
         tokens[1:] = draft.tokens
         parents = None if draft.is_chain else draft.parents.tolist()
-        result = self._engine.score(tokens, self._cache, parents, self._capture)
+        result = self._engine.score(tokens, self._cache, parents, self.capture)
         self._rows = len(tokens)
         return Scores(result.logits, result.states)
 
