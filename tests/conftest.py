@@ -184,6 +184,7 @@ class Tiny:
             "constant": lambda: {"book": OpeningBook(), "costs": FreeWidth()},
             "ngram": lambda: {"costs": FreeWidth()},
             "memory": lambda: {"memory": StreamMemory(), "costs": FreeWidth()},
+            "draft_model": lambda: {"draft_model": self.event_model, "costs": FreeWidth(), "length": 6},
             "layer_skip": lambda: {"costs": FreeWidth(), "threshold": 0.3, "max_share": 1.0, "length": 5},
             "cross_modal": lambda: {"event_model": self.event_model, "costs": FreeWidth(), "token_ms": 0.01},
         }

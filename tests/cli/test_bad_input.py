@@ -128,6 +128,28 @@ def test_cross_modal_without_an_event_model(run: Run, clip: Path, write_events: 
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--drafter", "draft_model"), ("--draft-model",)),
+        (("--drafter", "ngram", "--draft-model", "nano"), ("draft_model", "not with 'ngram'")),
+        (("--draft-model", "nosuch"), ("no such draft model", "nosuch")),
+        (("--draft-model", "nano"), ("events",)),  # the built-in event model sees nothing without
+    ],
+)
+def test_a_draft_model_that_cannot_be(
+    options: tuple[str, ...], words: tuple[str, ...], run: Run, clip: Path
+) -> None:
+    refused(run("generate", "--video", clip, "--prompt", "What?", *options), *words)
+
+
+def test_layer_skip_on_a_model_that_shows_no_layers(run: Run, clip: Path, tmp_path: Path) -> None:
+    """Refused by its config.json alone."""
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 10}')
+    result = run("generate", "--target", tmp_path, "--video", clip, "--prompt", "What?", "--drafter", "layer_skip")
+    refused(result, "layer_skip", "own decoder")
+
+
+@pytest.mark.parametrize(
     "options",
     [
         ("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "0"), ("--top-k", "-3"),

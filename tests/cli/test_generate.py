@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
-DRAFTERS = ("none", "constant", "ngram", "memory", "cross_modal")
+DRAFTERS = ("none", "constant", "ngram", "memory", "layer_skip", "cross_modal")
 
 
 @pytest.fixture
@@ -61,6 +61,45 @@ def test_sampling_is_the_same_for_every_drafter(ask: Run) -> None:
     assert all(tokens == said[0] for tokens in said)
     other = json.loads(ask("--drafter", "none", "--temperature", "1.0", "--seed", "4", "--json")[1])["tokens"]
     assert other != said[0]
+
+
+@pytest.mark.parametrize("temperature", ["0", "1"])
+def test_a_draft_model_of_any_kind_drafts(
+    temperature: str, ask: Run, pair: tuple[Path, Path], write_checkpoint: Write, tmp_path: Path
+) -> None:
+    options = ("--temperature", temperature, "--seed", "3", "--json")
+    plain = json.loads(ask("--drafter", "none", *options)[1])
+    narrow = write_checkpoint(tmp_path / "narrow", "target", hidden_size=16, num_attention_heads=2)
+    for draft_model in (pair[0], pair[1], narrow):
+        code, out, err = ask("--draft-model", draft_model, *options)
+        assert code == 0, err
+        body = json.loads(out)
+        assert body["drafter"] == "draft_model" and body["tokens"] == plain["tokens"]
+        assert body["drafted"] > 0 and body["lossless"]
+
+
+def test_a_draft_model_of_another_vocabulary(
+    ask: Run, pair: tuple[Path, Path], write_checkpoint: Write, tmp_path: Path
+) -> None:
+    """The same bytes under other ids, some of them missing, are mapped; other words altogether are refused."""
+    other = write_checkpoint(tmp_path / "other", "target")
+    body = json.loads((other / "tokenizer.json").read_text())
+    own = body["model"]["vocab"]
+    marks = {entry["content"]: entry["id"] for entry in body["added_tokens"]}
+    letters = [token for token in own if token not in marks]
+    turned = [*letters[7:], *letters[:7]]
+    body["model"]["vocab"] = marks | {token: len(marks) + i for i, token in enumerate(turned)}
+    (other / "tokenizer.json").write_text(json.dumps(body))
+    plain = json.loads(ask("--drafter", "none", "--json")[1])
+    code, out, err = ask("--draft-model", other, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["tokens"] == plain["tokens"] and told["drafted"] > 0
+    body["model"]["vocab"] = marks | {f"{token}{token}": len(marks) + i for i, token in enumerate(letters)}
+    (other / "tokenizer.json").write_text(json.dumps(body))
+    (other / "model.safetensors").unlink()  # refused before any weight is read
+    code, out, err = ask("--draft-model", other, "--json")
+    assert code == 2 and "vocabulary mismatch between target and draft model: 0 of 256 tokens" in err
 
 
 def test_a_memory_outlives_the_call(ask: Run, tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ from crossdraft.core.protocols import Needs
 from crossdraft.core.types import Draft, Limits, PromptView, Sampling, Scores, Step
 from crossdraft.decode.audit import audit
 from crossdraft.decode.loop import generate
+from crossdraft.decode.wrapped import WrappedSession
 from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.draft_model import DraftModel
+from crossdraft.drafters.layer_skip import LayerSkip
+from crossdraft.drafters.length import AssumedCurve
 from crossdraft.models.session import DecoderSession
 from crossdraft.nn.decoder import Decoder, DecoderConfig
 from crossdraft.nn.engine import Engine
@@ -93,6 +97,35 @@ class Scripted:
         pass
 
 
+class Guarded:
+    """Another drafter, under guard: proposing must leave the target's session as it was."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.name, self.needs = inner, inner.name, inner.needs
+
+    def begin(self, prompt: Prompt, target: EngineVLM, window: Any) -> "GuardedSession":
+        return GuardedSession(self.inner.begin(prompt, target, window))
+
+
+class GuardedSession(WrappedSession):
+    def share(self, session: Any) -> None:
+        self.session = session
+        super().share(session)
+
+    def propose(self, room: int) -> Draft:
+        before = self.seen()
+        draft = super().propose(room)
+        after = self.seen()
+        assert before[0] == after[0] and all(torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True))
+        return draft
+
+    def seen(self) -> tuple[Any, list[torch.Tensor]]:
+        """Mark and bookkeeping, and all that is committed."""
+        cache = self.session._cache
+        kept = [memory[:, :, : cache.length].clone() for memory in (cache.keys, cache.values)]
+        return (self.session.mark(), self.session.length, cache.pending.rows, cache.pending.is_tree), kept
+
+
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 TEMPERATURES = pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 LIMITS = Limits(max_new_tokens=80)
@@ -115,9 +148,23 @@ def test_every_drafter_says_the_same_tokens(name: str, temperature: float, dtype
     drafter, prompt = tiny.drafter(name), Prompt("what is there to see?", stream_id="s")
     alone = generate(target, tiny.drafter("none"), prompt, rule=rule, limits=LIMITS)
     for _ in range(2):
-        assert generate(target, drafter, prompt, rule=rule, limits=LIMITS).tokens == alone.tokens
+        assert generate(target, Guarded(drafter), prompt, rule=rule, limits=LIMITS).tokens == alone.tokens
     if temperature == 0:
         assert audit(target, prompt, alone).passed
+
+
+@DTYPES
+@pytest.mark.parametrize("length", [1, 4, 15])
+def test_the_target_drafts_for_itself_and_is_always_right(length: int, dtype: torch.dtype, tiny: Any) -> None:
+    """Sketches with nothing left out, and the target as its own draft model: gamma + 1 tokens a pass."""
+    target, prompt, rule = exact_target(dtype), Prompt("what moves?"), rule_for(Sampling())
+    limits = Limits(max_new_tokens=1 + 4 * (length + 1))
+    for drafter in (
+        LayerSkip(costs=AssumedCurve(), max_share=0.0, length=length, max_ahead=16),
+        DraftModel(draft_model=target, costs=AssumedCurve(), length=length),
+    ):
+        out = generate(target, drafter, prompt, rule=rule, limits=limits)
+        assert out.tau == length + 1
 
 
 @DTYPES

@@ -11,9 +11,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, VideoLlavaForConditionalGe
 
 from crossdraft.core.errors import CheckpointError, CrossdraftError, DataError, SettingError
 from crossdraft.core.prompt import Prompt, VideoFrames
-from crossdraft.core.types import Draft
+from crossdraft.core.types import SIMILARITY, Draft, Limits
+from crossdraft.decode.loop import generate
+from crossdraft.drafters.draft_model import DraftModel
+from crossdraft.drafters.length import AssumedCurve
+from crossdraft.drafters.none import NoDraft
 from crossdraft.models import check_checkpoint, load_vlm, own_memory, read_parts, save_parts
 from crossdraft.models.video_llava import VideoLlavaParts
+from crossdraft.verify.greedy import Greedy
 
 
 @pytest.fixture
@@ -179,11 +184,29 @@ def test_a_full_disk_is_one_line(copy, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_an_unknown_architecture_runs_on_transformers_and_says_so(tmp_path, write_tokenizer):
+@pytest.fixture
+def gpt2(tmp_path, write_tokenizer):
+    """A folder with an architecture that our decoder does not know, and the model that wrote it."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_positions=128, n_embd=32, n_layer=2, n_head=2)).eval()
     model.save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
+    return tmp_path, model
+
+
+def test_an_unknown_architecture_drafts_but_shows_no_attention(gpt2):
+    vlm, prompt = load_vlm(gpt2[0], dtype=torch.float32), Prompt("what is this?")
+    with pytest.raises(SettingError, match="neither show nor skip its attention"):
+        vlm.prefill(vlm.encode(prompt), (SIMILARITY,))
+    drafter = DraftModel(draft_model=vlm, costs=AssumedCurve(), length=3, room=32)
+    plain, fast = (
+        generate(vlm, d, prompt, rule=Greedy(), limits=Limits(max_new_tokens=21)) for d in (NoDraft(), drafter)
+    )
+    assert fast.tokens == plain.tokens and fast.tau == 4.0
+
+
+def test_an_unknown_architecture_runs_on_transformers_and_says_so(gpt2):
+    tmp_path, model = gpt2
     assert "not bit-exact" in str(check_checkpoint(tmp_path))
     vlm = load_vlm(tmp_path, dtype=torch.float32)
     assert not vlm.exactness.bit_exact and "gpt2" in vlm.exactness.detail

@@ -28,6 +28,7 @@ from crossdraft.core.provenance import bf16_unit, provenance
 from crossdraft.core.records import write_record
 from crossdraft.core.registry import find
 from crossdraft.core.types import Generation, Limits, Sampling
+from crossdraft.core.vocab import TokenMap
 from crossdraft.data.align import align, load_aligned
 from crossdraft.data.events import load_events, make_stream, parse_sensor_size
 from crossdraft.data.store import Store, save_head
@@ -43,6 +44,8 @@ from crossdraft.extraction.answers import Answers, Kept, Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.extraction.jobs import Job
 from crossdraft.models import fingerprint, load_vlm, read_ends, resolve_checkpoint
+from crossdraft.models.catalogue import family_of
+from crossdraft.models.loading import read_json
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
 from crossdraft.verify import rule_for
@@ -52,6 +55,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch
 CHANGED = "+l6"
 """What the name of an event model ends with that a LoRA was merged into."""
 EVENT_DRAFTERS = ("cross_modal",)
+PACED_DRAFTERS = ("cross_modal", "draft_model", "layer_skip")
+"""Those whose every token costs a pass of a model: their drafts can be given a fixed length."""
 
 # vocabularies of one family differ by a handful of added special tokens at most
 MAX_ADDED_TOKENS = 128
@@ -70,14 +75,16 @@ class Plan:
     event_model: str | None
     drafter: str
     adapter: str | None = None
+    draft_model: str | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A target and, perhaps, an event model that speaks the same tokens."""
+    """A target and, perhaps, an event model that speaks the same tokens, or a model that only drafts."""
 
     target: VLM
     event_model: VLM | None
+    draft_model: VLM | None = None
 
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -129,6 +136,19 @@ def load_for_training(ref: str | Path, *, device: str = "auto") -> tuple[VLM, De
     kept: list[Decoder] = []
     vlm = _load(ref, "target", "auto", device, None, None, kept.append)
     return vlm, kept[0].to(pick_device(device)).requires_grad_(False)
+
+
+def load_draft_model(
+    ref: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    family: str | None = None,
+) -> VLM:
+    """Load a model that only drafts, of any family; arguments and errors as ``load_target``. "nano" and
+    "nano-distilled" are the built-in event models."""
+    return _load(ref, "event", dtype, device, threads, family)
 
 
 def _merging(path: str | Path, event_model: str | Path) -> Callable[[Decoder], None]:
@@ -255,14 +275,16 @@ def plan_pair(
     prompt: Prompt | None = None,
     *,
     adapter: str | Path | None = None,
+    draft_model: str | Path | None = None,
     both: bool = False,
 ) -> Plan:
     """Decide what to load and refuse what cannot work before any weight is read.
 
     event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
-    drafter: "auto" takes cross_modal with an adapter, memory for a stream and prompt lookup otherwise. adapter: a
-    file. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a drafter
-    without what it needs, for vocabularies that differ, for an event model that is wanted and not named;
+    drafter: "auto" takes cross_modal with an adapter, draft_model with one, memory for a stream and prompt lookup
+    otherwise. adapter: a file. draft_model: a folder, a hub id or a built-in event model, perhaps of another
+    vocabulary. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a
+    drafter without what it needs, for vocabularies that differ, for an event model that is wanted and not named;
     CheckpointError for a file that is no adapter.
     """
     if event_model is None:
@@ -270,6 +292,8 @@ def plan_pair(
     chosen = None if event_model == "none" else event_model
     if adapter is not None:
         read_card(adapter)
+    if drafter == "auto" and draft_model is not None and adapter is None:
+        drafter = "draft_model"
     if drafter == "auto":
         drafter = default_drafter(prompt) if adapter is None else "cross_modal"
     if adapter is not None and drafter not in (None, "cross_modal"):
@@ -281,21 +305,61 @@ def plan_pair(
             raise SettingError(f"drafter '{drafter}' needs an event model; give one with --event-model")
         if prompt is not None and prompt.events is None:
             raise SettingError(f"drafter '{drafter}' needs an event recording; give one with --events")
+    if drafter == "layer_skip" and _runs_on_transformers(target):
+        raise SettingError(
+            f"drafter 'layer_skip' needs a target on crossdraft's own decoder, but {target} runs on transformers' "
+            "code; choose another drafter"
+        )
     if both and chosen is None:
         raise SettingError("an event model is needed beside the target; give one with --event-model")
-    built_in = chosen in (None, NANO, NANO_DISTILLED)
-    if chosen is not None and not built_in and not Path(chosen).is_dir() and "/" not in chosen:
-        raise SettingError(
-            f"no such event model: '{chosen}'; give a folder, a hub id (owner/name), nano, nano-distilled or none"
-        )
+    _check_named("event model", chosen, " or none")
+    _plan_draft_model(target, drafter, draft_model)
     if drafter is not None and drafter not in EVENT_DRAFTERS and not both:
         chosen = None  # nobody would use it
-    plan = Plan(str(target), chosen, drafter or "none", None if adapter is None else str(adapter))
+    plan = Plan(
+        str(target), chosen, drafter or "none", None if adapter is None else str(adapter),
+        None if draft_model is None else str(draft_model),
+    )  # fmt: skip
     if chosen is not None:
         sizes = [_vocab_size(_config_text(ref, role)) for ref, role in ((target, "target"), (chosen, "event"))]
         if None not in sizes and abs(sizes[0] - sizes[1]) > MAX_ADDED_TOKENS:  # type: ignore[operator]
             raise _mismatch(f"{sizes[0]} tokens against {sizes[1]}")
     return plan
+
+
+def _check_named(what: str, ref: str | None, others: str = "") -> None:
+    """SettingError for a name that can be neither a folder nor a hub id nor a built-in event model."""
+    if ref not in (None, NANO, NANO_DISTILLED) and not Path(ref).is_dir() and "/" not in ref:
+        raise SettingError(
+            f"no such {what}: '{ref}'; give a folder, a hub id (owner/name), {NANO}, {NANO_DISTILLED}{others}"
+        )
+
+
+def _plan_draft_model(target: str, drafter: str | None, ref: str | Path | None) -> None:
+    if ref is None:
+        if drafter == "draft_model":
+            raise _lacks_draft_model()
+        return
+    if drafter not in (None, "draft_model"):
+        raise SettingError(f"a draft model drafts with 'draft_model', not with '{drafter}'; choose that or none")
+    _check_named("draft model", str(ref))
+    speakers = []
+    for name, role in ((target, "target"), (ref, "event")):
+        size, folder = _vocab_size(_config_text(name, role)), Path(resolve(name, role))
+        if size is None or not folder.is_dir():
+            return  # fetched first, and checked then
+        speakers.append(_Speaker(folder.name, size, TextTokenizer(folder)))
+    token_map(*speakers)
+
+
+def _runs_on_transformers(target: str) -> bool:
+    """As far as its config.json tells, before anything is loaded."""
+    folder = Path(resolve(target, "target"))
+    return (folder / "config.json").is_file() and family_of(read_json(folder / "config.json")) == "transformers"
+
+
+def _lacks_draft_model() -> SettingError:
+    return SettingError("drafter 'draft_model' needs a draft model; give one with --draft-model")
 
 
 def default_drafter(prompt: Prompt | None) -> str:
@@ -307,6 +371,8 @@ def load_pair(plan: Plan, *, dtype: str = "auto", device: str = "auto", threads:
     """Load what ``plan`` names, an adapter 'l6' merged into the event model. SettingError when the two do not speak
     the same tokens, CheckpointError when an adapter does not fit them."""
     target = load_target(plan.target, dtype=dtype, device=device, threads=threads)
+    if plan.draft_model is not None:
+        return Pair(target, None, load_draft_model(plan.draft_model, dtype=dtype, device=device, threads=threads))
     if plan.event_model is None:
         return Pair(target, None)
     event_model = load_event_model(
@@ -364,9 +430,29 @@ def fitting_adapter(path: str | Path, pair: Pair) -> Adapter:
 
 def check_vocabulary(target: Speaks, event_model: Speaks) -> None:
     """SettingError unless both models cut text into the same ids; a drafted id must mean the same to the target."""
-    ours, theirs = target.tokenizer.encode(PROBE), event_model.tokenizer.encode(PROBE)
-    if ours != theirs or abs(target.vocab_size - event_model.vocab_size) > MAX_ADDED_TOKENS:
+    if not _cut_alike(target, event_model):
         raise _mismatch(f"'{target.name}' and '{event_model.name}' cut the same text into other ids")
+
+
+def _cut_alike(one: Speaks, other: Speaks) -> bool:
+    same = one.tokenizer.encode(PROBE) == other.tokenizer.encode(PROBE)
+    return same and abs(one.vocab_size - other.vocab_size) <= MAX_ADDED_TOKENS
+
+
+def token_map(target: Speaks, draft_model: Speaks) -> TokenMap:
+    """The same ids where both cut text alike, else twins by spelling. SettingError when they share too little."""
+    sizes = (target.vocab_size, draft_model.vocab_size)
+    if _cut_alike(target, draft_model):
+        return TokenMap.same(*sizes)
+    ours, theirs = (getattr(speaker, "eos_token_ids", ())[:1] for speaker in (target, draft_model))
+    ends = list(zip(ours, theirs, strict=False))
+    return TokenMap.by_spelling(_spellings(target), _spellings(draft_model), sizes, ends)
+
+
+def _spellings(speaker: Speaks) -> dict[bytes, int]:
+    if not isinstance(speaker.tokenizer, TextTokenizer):
+        raise SettingError(f"'{speaker.name}' has no tokenizer of a checkpoint, so its tokens cannot be compared")
+    return speaker.tokenizer.spellings()
 
 
 def _mismatch(what: str) -> SettingError:
@@ -517,16 +603,20 @@ def make_drafter(
     head: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     costs: CostCurve | None = None,
+    draft_model: VLM | None = None,
+    sampling: Sampling | None = None,
 ) -> Drafter:
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
-    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for "cross_modal", tokens of
-    every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder of
-    heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
-    depth, branch, nodes, sampling). costs: of the target's passes; None takes what was measured for the pair, or
-    measures it now. Raises SettingError for an unknown name and when the event model is missing or of another
-    vocabulary, CheckpointError for an adapter that does not fit.
+    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens
+    of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder
+    of heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
+    depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or measures it
+    now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree is static or
+    a chain), which want ``LeviathanSampling`` with the same one as their rule. Raises SettingError for an unknown
+    name and when the event model is missing or of another vocabulary, CheckpointError for an adapter or head that
+    does not fit.
     """
     kind = find("drafter", DRAFTERS, name)
     if name == "none":
@@ -534,19 +624,36 @@ def make_drafter(
         return plain
     if name in EVENT_DRAFTERS and event_model is None:
         raise SettingError(f"drafter '{name}' needs an event model; give one with --event-model")
-    if name != "cross_modal" and (adapter is not None or length is not None):
-        raise SettingError(f"adapter and length are for 'cross_modal', not for '{name}'")
-    if (head is not None or settings) and not heads.is_headed(name):
+    is_headed = heads.is_headed(name)
+    if name != "cross_modal" and adapter is not None:
+        raise SettingError(f"an adapter is for 'cross_modal', not for '{name}'")
+    if name not in PACED_DRAFTERS and length is not None:
+        raise SettingError(f"length is for {', '.join(PACED_DRAFTERS)}, not for '{name}'")
+    if name != "draft_model" and draft_model is not None:
+        raise SettingError(f"draft_model is for 'draft_model', not for '{name}'")
+    if sampling is not None and name != "draft_model" and not is_headed:
+        raise SettingError(f"sampling is for 'draft_model' and trained heads, not for '{name}'")
+    if (head is not None or settings) and not is_headed:
         raise SettingError(f"head and its settings are for drafters with a trained head, not for '{name}'")
     if costs is None:
         costs = profile_pair(Pair(target, event_model))
-    if heads.is_headed(name):
-        return heads.headed_drafter(name, _head_for(name, target, head), costs, dict(settings or {}))
-    settings = {"costs": costs}
+    if is_headed:
+        own = dict(settings or {}) if sampling is None else {**(settings or {}), "sampling": sampling}
+        return heads.headed_drafter(name, _head_for(name, target, head), costs, own)
+    given: dict[str, Any] = {"costs": costs}
     if name == "memory":
-        settings["memory"] = memory if memory is not None else StreamMemory()
+        given["memory"] = memory if memory is not None else StreamMemory()
     elif name == "constant":
-        settings["book"] = OpeningBook()
+        given["book"] = OpeningBook()
+    elif name == "layer_skip":
+        given["length"] = length
+    elif name == "draft_model":
+        if draft_model is None:
+            raise _lacks_draft_model()
+        given |= {
+            "draft_model": draft_model, "tokens": token_map(target, draft_model), "sampling": sampling,
+            "room": min(512, draft_model.max_positions // 2), "length": length,
+        }  # fmt: skip
     elif name == "cross_modal":
         assert event_model is not None
         check_vocabulary(target, event_model)
@@ -556,10 +663,10 @@ def make_drafter(
         token_ms = getattr(costs, "event_token_ms", None)
         if fitting is not None and token_ms is not None:
             token_ms += adapter_ms(fitting, target)
-        settings |= {
+        given |= {
             "event_model": event_model, "token_ms": token_ms, "room": room, "adapter": fitting, "length": length,
         }  # fmt: skip
-    made: Drafter = kind(**settings)
+    made: Drafter = kind(**given)
     return made
 
 

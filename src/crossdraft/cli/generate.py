@@ -20,10 +20,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_pair(command)
     command.add_argument(
         "--drafter", default="auto",
-        help="see 'crossdraft list' (default: cross_modal with --adapter, memory with --stream-id, else ngram)",
+        help="see 'crossdraft list' (default: cross_modal with --adapter, draft_model with --draft-model, memory "
+        "with --stream-id, else ngram)",
     )  # fmt: skip
     command.add_argument(
         "--adapter", metavar="FILE", help="drafts in the target's space (crossdraft train adapter)"
+    )
+    command.add_argument(
+        "--draft-model", metavar="DIR|nano", help="any smaller model that writes ahead; chooses drafter draft_model"
     )
     seen = command.add_mutually_exclusive_group()
     seen.add_argument("--video", metavar="FILE", help="the clip that the target watches")
@@ -80,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
             args.prompt, video=args.video, image=args.image, events=args.events, sensor=args.sensor,
             event_offset_us=args.event_offset_us, stream_id=args.stream_id,
         )  # fmt: skip
-        plan = build.plan_pair(args.target, args.event_model, args.drafter, prompt, adapter=args.adapter)
+        plan = build.plan_pair(
+            args.target, args.event_model, args.drafter, prompt, adapter=args.adapter, draft_model=args.draft_model
+        )
         if memory_file and plan.drafter != "memory":
             raise SettingError(
                 f"--memory is for the drafter 'memory', not for '{plan.drafter}'; give --stream-id ID, or "
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         costs = build.costs_for(pair, prompt, report=report)
     drafter = build.make_drafter(
         plan.drafter, target=pair.target, event_model=pair.event_model, memory=memory, adapter=plan.adapter,
-        costs=costs,
+        costs=costs, draft_model=pair.draft_model,
     )  # fmt: skip
     request = build.make_request(
         pair.target, prompt, sampling=sampling, max_new_tokens=args.max_new_tokens, stop=args.stop,

@@ -49,7 +49,7 @@ def generate(
     clock = clock or Clock()
     plan = choose(window) if isinstance(window, str) else window
     if not drafter.needs.events:
-        plan = WindowPlan("off", f"drafter '{drafter.name}' runs no model of its own")
+        plan = WindowPlan("off", f"drafter '{drafter.name}' runs nothing ahead of the target's first token")
     start = clock.now_ms()
     reserved = limits.max_new_tokens + (TREE_ROOM if drafter.needs.trees else 0) if room is None else room
 

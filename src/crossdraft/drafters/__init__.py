@@ -14,6 +14,7 @@ DRAFTERS = {
     "spec_vlm": "crossdraft.drafters.vision:SpecVLM",
     "vispec": "crossdraft.drafters.vision:ViSpec",
     "msd": "crossdraft.drafters.vision:MSD",
+    "draft_model": "crossdraft.drafters.draft_model:DraftModel",
     "layer_skip": "crossdraft.drafters.layer_skip:LayerSkip",
     "cross_modal": "crossdraft.drafters.cross_modal:CrossModal",
 }

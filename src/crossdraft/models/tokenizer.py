@@ -1,5 +1,6 @@
 """The tokenizer of a checkpoint, through transformers, cut down to what decoding needs."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,24 @@ from typing import Any
 from crossdraft.core.errors import CheckpointError
 from crossdraft.data.templates import TEMPLATES
 from crossdraft.models.loading import read_json
+
+# byte-level vocabularies write a byte as itself where that can be printed, else as a letter from 256 on, in order
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTES = {chr(b): b for b in _PRINTED}
+_BYTES |= {chr(256 + n): b for n, b in enumerate(b for b in range(256) if b not in _PRINTED)}
+_ONE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def _byte_level(token: str) -> bytes:
+    """Bytes of a token of GPT-2's kind; an added one, which is plain text, may hold other letters."""
+    return bytes(_BYTES[c] for c in token) if all(c in _BYTES for c in token) else token.encode()
+
+
+def _pieces(token: str) -> bytes:
+    """Bytes of a token of SentencePiece's kind."""
+    if found := _ONE_BYTE.fullmatch(token):
+        return bytes.fromhex(found[1])
+    return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
 
 
 class TextTokenizer:
@@ -56,6 +75,16 @@ class TextTokenizer:
         """Id of a token of the vocabulary, or None."""
         found = self._inner.get_vocab().get(token)
         return None if found is None else int(found)
+
+    def spellings(self) -> dict[bytes, int]:
+        """Bytes of every ordinary token -> its id, however the vocabulary writes spaces and bytes.
+
+        Marks such as </s> are left out; of tokens that spell the same, the last counts.
+        """
+        vocab: dict[str, int] = self._inner.get_vocab()
+        marks = {i for i, token in self._inner.added_tokens_decoder.items() if token.special}
+        spell = _byte_level if chr(256 + ord(" ")) in vocab else _pieces
+        return {spell(token): i for token, i in sorted(vocab.items(), key=lambda entry: entry[1]) if i not in marks}
 
     @property
     def chat_template(self) -> bool:
