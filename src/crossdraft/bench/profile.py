@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 
 from crossdraft.adapters import Adapter
 from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
-from crossdraft.bench.stopwatch import Now, median_ms, medians_ms, rooted
+from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
@@ -84,10 +83,7 @@ def measure(
     prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync, now=now)
     report(stages[1], 1, len(stages))
     session = rooted(target, encoded, max(widths) + 8)
-    drafts = {width: Draft.chain([1 + i % 7 for i in range(width - 1)]) for width in widths}
-    passes = medians_ms(
-        {width: partial(session.score, draft) for width, draft in drafts.items()}, repeats, sync=sync, now=now
-    )
+    passes = passes_ms(session, widths, repeats, sync=sync, now=now)
     own: dict[str, Any] = {}
     if event_model is not None:
         report(stages[2], 2, len(stages))

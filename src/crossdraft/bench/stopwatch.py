@@ -2,10 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from crossdraft.core.protocols import VLM, VLMSession
+from crossdraft.core.types import Draft
 
 Now = Callable[[], float]
 Sync = Callable[[], None] | None
@@ -49,3 +51,15 @@ def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
     session = model.prefill(encoded, room=room)
     session.commit((), int(session.first.logits[-1].argmax()))
     return session
+
+
+def passes_ms(
+    session: VLMSession, widths: Sequence[int], repeats: int = 9, sync: Sync = None, now: Now = time.perf_counter
+) -> dict[int, float]:
+    """Median time of a target pass over so many new positions; a pass repeats one score without committing.
+
+    The session needs room for the widest. Raises SettingError when it has none.
+    """
+    drafts = {width: Draft.chain([1 + i % 7 for i in range(width - 1)]) for width in widths}
+    runs = {width: partial(session.score, draft) for width, draft in drafts.items()}
+    return medians_ms(runs, repeats, sync=sync, now=now)

@@ -12,6 +12,7 @@ from PIL import Image
 from crossdraft.core.errors import DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter, DraftSession, Needs, Tokenizer, Window
+from crossdraft.core.tree import path_to
 from crossdraft.core.types import Draft, Generation
 from crossdraft.data.render import render_event_images
 from crossdraft.decode.wrapped import WrappedSession
@@ -19,18 +20,20 @@ from crossdraft.decode.wrapped import WrappedSession
 LANES = {"begin": "drafter", "draft": "drafter"}
 """Who did what; everything else is the target's work."""
 
+NOTHING = Draft.chain([])
+
 _SHOWN = {"first": "prefill"}
 _NUM_FRAMES, _NUM_EVENT_IMAGES, _PIXELS = 4, 5, 160
 
 
 class _WatchedSession(WrappedSession):
-    def __init__(self, inner: DraftSession, drafts: list[list[int]]) -> None:
+    def __init__(self, inner: DraftSession, drafts: list[Draft]) -> None:
         super().__init__(inner)
         self.drafts = drafts
 
     def propose(self, room: int) -> Draft:
         draft = self.inner.propose(room)
-        self.drafts.append(draft.tokens.tolist())
+        self.drafts.append(draft)
         return draft
 
 
@@ -41,7 +44,7 @@ class Watched:
         self.inner = inner
         self.name: str = inner.name
         self.needs: Needs = inner.needs
-        self.drafts: list[list[int]] = []
+        self.drafts: list[Draft] = []
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> DraftSession:
         """The inner drafter's session, watched."""
@@ -50,11 +53,12 @@ class Watched:
 
 
 def trace_of(
-    name: str, answer: Generation, drafts: Sequence[Sequence[int]], tokenizer: Tokenizer, drafter: str
+    name: str, answer: Generation, drafts: Sequence[Draft], tokenizer: Tokenizer, drafter: str
 ) -> dict[str, Any]:
     """One method's side of a trace, ready for JSON: the pieces of text of every round, and the timeline in ms.
 
-    drafts: what was proposed in each round; the last one is missing where nothing was left to draft.
+    drafts: what was proposed in each round; the last one is missing where nothing was left to draft. Of a tree the
+    accepted path comes first, then its other nodes in their order.
     drafter: what the lane of the drafter is called.
     """
     said = list(answer.tokens[: len(answer.tokens) - sum(r.emitted for r in answer.rounds)])
@@ -62,12 +66,12 @@ def trace_of(
     proposals = iter(drafts)
     rounds = []
     for r in answer.rounds:
-        proposed = list(next(proposals, []))
+        draft = next(proposals, NOTHING)
         kept = list(answer.tokens[len(said) : len(said) + r.emitted])
         rounds.append(
             {
                 "source": r.source,
-                "drafted": _pieces(tokenizer, said, proposed),
+                "drafted": _drafted(tokenizer, said, draft, kept[: r.accepted]),
                 "accepted": r.accepted,
                 "bonus": "".join(_pieces(tokenizer, said + kept[: r.accepted], kept[r.accepted :])),
             }
@@ -83,6 +87,22 @@ def trace_of(
     return {
         "name": name, "total_ms": answer.total_ms, "rounds": rounds, "first": "".join(first), "timeline": timeline,
     }  # fmt: skip
+
+
+def _drafted(tokenizer: Tokenizer, said: Sequence[int], draft: Draft, accepted: Sequence[int]) -> list[str]:
+    """The text of every drafted token; of a tree each node's after its own path."""
+    tokens, parents = draft.tokens.tolist(), draft.parents.tolist()
+    if draft.is_chain:
+        return _pieces(tokenizer, said, tokens)
+    node, path = -1, []
+    for token in accepted:
+        node = next(child for child in draft.children(node) if tokens[child] == token)
+        path.append(node)
+    texts = []
+    for node in [*path, *(n for n in range(len(tokens)) if n not in path)]:
+        before = [tokens[n] for n in path_to(parents, node)]
+        texts += _pieces(tokenizer, [*said, *before[:-1]], before[-1:])
+    return texts
 
 
 def _pieces(tokenizer: Tokenizer, before: Sequence[int], tokens: Sequence[int]) -> list[str]:

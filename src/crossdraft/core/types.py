@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
+from crossdraft.core.tree import depths
 
 LAST = -1
 """The last layer, after the final norm: what the output head reads."""
@@ -52,6 +53,11 @@ class Draft:
     def is_chain(self) -> bool:
         """Whether every node hangs under its predecessor."""
         return bool((self.parents == torch.arange(-1, len(self) - 1)).all())
+
+    @cached_property
+    def depth(self) -> int:
+        """Levels below the root: the length of the longest path."""
+        return len(self) if self.is_chain else int(depths(self.parents.tolist()).max())
 
     def children(self, node: int) -> list[int]:
         """Nodes directly under ``node`` (-1 is the root), in the order they were given."""
@@ -109,13 +115,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Round:
-    """One target pass after the prefill: who drafted, how much, how much was kept, where the time went."""
+    """One target pass after the prefill: who drafted, how much, how much was kept, where the time went.
+
+    levels: how deep the draft was; None: a chain, as deep as it was long.
+    """
 
     source: str
     drafted: int
     accepted: int
     emitted: int
     spans_ms: dict[str, float]
+    levels: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """Levels of the draft: the most that could have been accepted."""
+        return self.drafted if self.levels is None else self.levels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,8 @@ def _rounds(
             tokens = answer.take(_emitted(draft, verdict))
             accepted = min(len(verdict.path), len(tokens))
             guess.observe(Step(tokens, _predicting(scores, verdict, len(tokens)), accepted=accepted))
-        answer.out.rounds.append(Round(draft.source, len(draft), accepted, len(tokens), clock.take()))
+        levels = None if draft.is_chain else draft.depth
+        answer.out.rounds.append(Round(draft.source, len(draft), accepted, len(tokens), clock.take(), levels))
 
 
 def _emitted(draft: Draft, verdict: Verdict) -> tuple[int, ...]:

@@ -156,7 +156,8 @@ def token_contribution(right: Matches, shuffled: Matches, recordings: Recordings
 class Rounds:
     """Counts of each round of each request: drafted, accepted, emitted tokens.
 
-    Drafts are taken for chains: of trees, whose nodes are no depth, only tau, tau_draft and the histogram hold.
+    depth: levels of each draft; None: chains, as deep as they are long. Of a tree, a level counts as accepted when
+    one of its nodes is; where the accepted path ends above the deepest level, the level below it was refused.
     A request without rounds (its prefill ended it) counts as a request. Raises DataError on counts that cannot be.
     """
 
@@ -164,6 +165,7 @@ class Rounds:
     accepted: Int[np.ndarray, "M"]
     emitted: Int[np.ndarray, "M"]
     lengths: Int[np.ndarray, "N"]
+    depth: Int[np.ndarray, "M"] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.drafted) == len(self.accepted) == len(self.emitted) == self.lengths.sum():
@@ -171,13 +173,15 @@ class Rounds:
         emitted_fits = (self.emitted == self.accepted) | (self.emitted == self.accepted + 1)
         if not (emitted_fits & (self.accepted >= 0) & (self.accepted <= self.drafted) & (self.emitted > 0)).all():
             raise DataError("a round emits its accepted tokens and at most one more, and accepts what was drafted")
+        if self.depth is not None and not ((self.accepted <= self.depth) & (self.depth <= self.drafted)).all():
+            raise DataError("a draft is no deeper than it has tokens, and no path goes deeper than the draft")
 
     @classmethod
     def of(cls, answers: Sequence[Generation]) -> Self:
         """From one generation for each request."""
-        counts = [(r.drafted, r.accepted, r.emitted) for a in answers for r in a.rounds]
-        drafted, accepted, emitted = np.array(counts, dtype=np.int64).reshape(-1, 3).T
-        return cls(drafted, accepted, emitted, np.array([len(a.rounds) for a in answers], dtype=np.int64))
+        counts = [(r.drafted, r.accepted, r.emitted, r.depth) for a in answers for r in a.rounds]
+        drafted, accepted, emitted, depth = np.array(counts, dtype=np.int64).reshape(-1, 4).T
+        return cls(drafted, accepted, emitted, np.array([len(a.rounds) for a in answers], dtype=np.int64), depth)
 
     @property
     def request(self) -> Int[np.ndarray, "M"]:
@@ -187,7 +191,8 @@ class Rounds:
     @property
     def limit(self) -> Int[np.ndarray, "M"]:
         """How many drafts could have been accepted: a round cut at its last accepted token refused nothing."""
-        return np.where(self.emitted > self.accepted, self.drafted, self.accepted)
+        deepest = self.drafted if self.depth is None else self.depth
+        return np.where(self.emitted > self.accepted, deepest, self.accepted)
 
 
 @dataclass(frozen=True, eq=False)
