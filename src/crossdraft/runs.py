@@ -11,18 +11,20 @@ from typing import Any
 from crossdraft.bench.against_hf import Race, run_against_hf, text_race, video_race, write_text_checkpoint
 from crossdraft.bench.demo import DemoResult, stream_prompts
 from crossdraft.bench.demo import run_demo as demo
-from crossdraft.bench.exactness import run_exactness
+from crossdraft.bench.exactness import DRAFTERS, run_exactness
 from crossdraft.bench.growth import run_growth
 from crossdraft.bench.real_input import find_recordings, real_prompts, run_real
 from crossdraft.bench.workbench import Report, silent
 from crossdraft.build import NANO, Pair, load_for_training, load_nano, load_target, resolve, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.registry import find
 from crossdraft.core.types import LAST
 from crossdraft.data.corpus import Reply, read_corpus
 from crossdraft.data.paired import read_instruction_dataset
 from crossdraft.data.store import Store, read_head
 from crossdraft.data.store.head import kept_head
+from crossdraft.drafters import DRAFTERS as CATALOGUE
 from crossdraft.extraction.jobs import jobs_of
 from crossdraft.heads.feature import fusion_taps
 from crossdraft.heads.recipes import recipe_of
@@ -50,18 +52,23 @@ def run_demo(
 
 def run_bench(
     name: str, *, quick: bool = False, video: str | Path | None = None, events: str | Path | None = None,
-    report: Report = silent,
+    drafters: Sequence[str] = DRAFTERS, report: Report = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """One measurement of ``crossdraft bench`` on the built-in pair; a record's body with "passed" and "verdict".
 
-    video and events (a folder of recordings) are for "real". Raises SettingError for an unknown name.
+    video and events (a folder of recordings) are for "real", drafters for "exactness". Raises SettingError for an
+    unknown name.
     """
     if name == "exactness":
+        for drafter in drafters:
+            find("drafter", dict.fromkeys(CATALOGUE, "builtins:object"), drafter)
         prompts = stream_prompts(2 if quick else 6, BENCH_SEED)
         pairs = {dtype: load_nano(dtype=dtype) for dtype in ("bfloat16", "float32")}
         benches = {dtype: workbench(pair, prompts[0]) for dtype, pair in pairs.items()}
         length = 40 if quick else 96
-        return run_exactness(benches, prompts, max_new_tokens=length, quick=quick, report=report)
+        return run_exactness(
+            benches, prompts, max_new_tokens=length, quick=quick, drafters=drafters, report=report
+        )  # fmt: skip
     if name == "demo":
         result = run_demo(clips=4 if quick else 32, seed=BENCH_SEED, report=report)
         rows = [asdict(row) for row in result.rows]

@@ -9,8 +9,8 @@ import pytest
 from crossdraft.core.errors import DataError
 from crossdraft.evaluate.latency import Times
 from crossdraft.evaluate.offline import play
-from crossdraft.extraction.jobs import Job
-from crossdraft.study.live import alphas_of, choose_jobs, expect
+from crossdraft.extraction.jobs import Job, choose_jobs
+from crossdraft.study.live import alphas_of, expect
 
 
 def jobs(recordings: int, clips: int, questions: int) -> list[Job]:

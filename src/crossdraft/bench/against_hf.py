@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from crossdraft.bench.theirs import Theirs
 from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.prompt import Prompt
 
@@ -123,31 +124,19 @@ def write_text_checkpoint(folder: Path, seed: int = 0) -> Path:
 
 def video_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
     """A Video-LLaVA checkpoint: transformers gets our ids and pixels of the same frames."""
-    from transformers import VideoLlavaForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    assert prompt.video is not None
-    model = VideoLlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-    target: Any = bench.target
-    media = model.config.video_token_index
-    ids = [media if token < 0 else token for token in target.encode(prompt).tokens]
-    pixels = target.preprocess(list(prompt.video.frames)).unsqueeze(0).to(dtype)
-    inputs = {"input_ids": torch.tensor([ids]), "pixel_values_videos": pixels}
-    return Race(f"video ({bench.target.name})", bench, prompt, continuation(model, inputs))
+    theirs = Theirs(folder, bench.target, dtype)
+    return Race(f"video ({bench.target.name})", bench, prompt, _continued(theirs, prompt))
 
 
 def text_race(bench: Workbench, prompt: Prompt, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Race:
     """A text-only checkpoint: transformers gets our ids."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    theirs = Theirs(folder, bench.target, dtype)
+    size = sum(p.numel() for p in theirs.model.parameters()) / 1e6
+    return Race(f"text-only Llama, {size:.0f}M", bench, prompt, _continued(theirs, prompt))
 
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    target: Any = bench.target
-    size = sum(p.numel() for p in model.parameters()) / 1e6
-    inputs = {"input_ids": torch.tensor([target.encode(prompt).tokens])}
-    return Race(f"text-only Llama, {size:.0f}M", bench, prompt, continuation(model, inputs))
+
+def _continued(theirs: Theirs, prompt: Prompt) -> Callable[[int], list[int]]:
+    return continuation(theirs.model, theirs.inputs(prompt, theirs.ids(prompt)))
 
 
 def continuation(model: Any, inputs: dict[str, Any]) -> Callable[[int], list[int]]:

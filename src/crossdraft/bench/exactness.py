@@ -42,9 +42,11 @@ class Tally:
 
 def run_exactness(
     benches: dict[str, Workbench], prompts: Sequence[Prompt], *, max_new_tokens: int = 96, quick: bool = False,
-    temperatures: Sequence[float] = (0.7, 1.0), report: Report = silent,
+    temperatures: Sequence[float] = (0.7, 1.0), drafters: Sequence[str] = DRAFTERS, report: Report = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare everything on ``benches`` ({dtype name: pair}); the prompts are used in turn.
+
+    drafters: names that ``Workbench.make_drafter`` knows; a scripted one joins them.
 
     The record says, for each dtype and temperature, how many tokens were compared and how many differed.
     """
@@ -55,7 +57,7 @@ def run_exactness(
         report(f"{dtype}, temperature {temperature}", done, len(plans))
         chosen = widths if temperature == 0 else widths[:: 1 if quick else 3]
         name = f"{dtype}, " + ("greedy" if temperature == 0 else f"temperature {temperature}")
-        groups[name] = _compare(benches[dtype], prompts, chosen, max_new_tokens, temperature)
+        groups[name] = _compare(benches[dtype], prompts, drafters, chosen, max_new_tokens, temperature)
     total, differ = (sum(getattr(g, key) for g in groups.values()) for key in ("tokens", "differ"))
     return {
         "passed": differ == 0,
@@ -68,12 +70,13 @@ def run_exactness(
 
 
 def _compare(
-    bench: Workbench, prompts: Sequence[Prompt], widths: Sequence[int], max_new_tokens: int, temperature: float
-) -> Tally:
+    bench: Workbench, prompts: Sequence[Prompt], names: Sequence[str], widths: Sequence[int], max_new_tokens: int,
+    temperature: float,
+) -> Tally:  # fmt: skip
     tally = Tally()
     plain: dict[int, list[int]] = {}
     turn = 0
-    for name, drafters in _drafters(bench):
+    for name, drafters in _drafters(bench, names):
         for width in widths:
             i = turn % len(prompts)
             turn += 1
@@ -86,8 +89,8 @@ def _compare(
     return tally
 
 
-def _drafters(bench: Workbench) -> Iterator[tuple[str, Any]]:
-    for name in DRAFTERS:
+def _drafters(bench: Workbench, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for name in names:
         if name == "cross_modal" and bench.event_model is None:
             continue
         drafter = bench.make_drafter(name, Flat())

@@ -57,6 +57,23 @@ def shuffled(jobs: Sequence[Job]) -> list[Job]:
     return [replace(job, other=others[job.recording, job.clip_index]) for job in jobs]
 
 
+def choose_jobs(jobs: Sequence[Job], count: int) -> list[Job]:
+    """At most ``count`` jobs in the order of a stream, one question for each recording (another for each), so that
+    a memory has something to remember. Raises DataError when there is none."""
+    recordings: dict[str, list[Job]] = {}
+    for job in jobs:
+        recordings.setdefault(job.recording, []).append(job)
+    if not recordings:
+        raise DataError("no clip is left to ask anything about")
+    share = -(-count // len(recordings))
+    chosen: list[Job] = []
+    for number, own in enumerate(recordings.values()):
+        questions = list(dict.fromkeys(job.question for job in own))
+        question = questions[number % len(questions)]
+        chosen += sorted((job for job in own if job.question == question), key=lambda job: job.clip_index)[:share]
+    return chosen[:count]
+
+
 def jobs_of(
     samples: Sequence[PairedSample], questions: Sequence[str] = (), per_clip: int | None = None
 ) -> list[Job]:

@@ -26,7 +26,7 @@ from crossdraft.evaluate.intervals import Recordings
 from crossdraft.evaluate.latency import Times, best_length, times_from_figures
 from crossdraft.evaluate.offline import Candidate, Judged, play
 from crossdraft.evaluate.prediction import Acceptance, alphas_from_rounds, predict
-from crossdraft.extraction.jobs import Job, shuffled
+from crossdraft.extraction.jobs import Job, choose_jobs, shuffled
 from crossdraft.study.evaluation import LENGTH, Report
 
 KIND = "live"
@@ -46,23 +46,6 @@ class Entrant:
     store: Store
     judged: Judged
     with_shuffled: bool = False
-
-
-def choose_jobs(jobs: Sequence[Job], count: int) -> list[Job]:
-    """At most ``count`` jobs in the order of a stream, one question for each recording (another for each), so that
-    a memory has something to remember. Raises DataError when there is none."""
-    recordings: dict[str, list[Job]] = {}
-    for job in jobs:
-        recordings.setdefault(job.recording, []).append(job)
-    if not recordings:
-        raise DataError("no clip is left to check an adapter on")
-    share = -(-count // len(recordings))
-    chosen: list[Job] = []
-    for number, own in enumerate(recordings.values()):
-        questions = list(dict.fromkeys(job.question for job in own))
-        question = questions[number % len(questions)]
-        chosen += sorted((job for job in own if job.question == question), key=lambda job: job.clip_index)[:share]
-    return chosen[:count]
 
 
 def check_live(

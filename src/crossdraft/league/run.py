@@ -1,0 +1,155 @@
+"""One run of the league: checked before any weight is loaded, then loaded, tuned where it shall be, and played."""
+
+import resource
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossdraft.bench.league import Method, play, tune, with_budget
+from crossdraft.bench.league_rows import Auditor, league_rows
+from crossdraft.bench.paired import PLAIN
+from crossdraft.bench.verify_cost import verify_costs
+from crossdraft.bench.workbench import Report, silent
+from crossdraft.build import NANO, Pair, Source, load_pair, pick_device, pick_dtype, plan_pair, workbench
+from crossdraft.core.errors import SettingError
+from crossdraft.core.provenance import provenance
+from crossdraft.core.registry import find
+from crossdraft.core.types import Limits, Sampling
+from crossdraft.league.methods import METHODS, Setup
+from crossdraft.league.prompts import STREAMS, TEXT, TUNE, PromptSet, read_prompt_set
+
+KIND = "league"
+MODES = ("own", "equal", "best")
+LIMIT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeagueConfig:
+    """What a league is run with.
+
+    methods: names of ``METHODS``, or "all". prompts: see ``league.prompts``; None: "streams" for the built-in
+    target and "league" for others. limit: prompts of each part, at most.
+    mode: "own" (every method as it comes), "equal" (drafts of at most ``nodes`` nodes and ``depth`` levels), "best"
+    (the settings that were fastest on the part "tune"). repeats: at temperature 0; above it every seed is run once.
+    traces: prompts whose requests are kept in every detail. seed: of the orders and of the bootstrap.
+    threads: of the CPU; one is steadier on a machine that does other things too. heads: folder of trained heads.
+    """
+
+    target: str
+    methods: tuple[str, ...]
+    event_model: str | None = None
+    prompts: str | None = None
+    limit: int = LIMIT
+    temperatures: tuple[float, ...] = (0.0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    mode: str = "own"
+    nodes: int = 16
+    depth: int = 6
+    repeats: int = 2
+    max_new_tokens: int = 128
+    traces: int = 2
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = 1
+    heads: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "nodes", "depth", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, must be 1 or more")
+        if self.mode not in MODES:
+            raise SettingError(f"unknown mode '{self.mode}'; choose one of {', '.join(MODES)}")
+        if not self.temperatures or not self.methods or not self.seeds:
+            raise SettingError("a league needs at least one method, one temperature and one seed")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise SettingError("a temperature is given twice; give each once")
+        for temperature in self.temperatures:
+            Sampling(temperature=temperature)
+        Limits(max_new_tokens=self.max_new_tokens)
+        for method in self.names:
+            find("method", dict.fromkeys(METHODS, "builtins:object"), method)
+        if self.heads is not None and not self.heads.is_dir():
+            raise SettingError(f"there is no folder of heads {self.heads}; train some, or leave it out")
+        pick_dtype(self.dtype, pick_device(self.device))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Methods by name, plain decoding first, none of them twice."""
+        chosen = METHODS if "all" in self.methods else self.methods
+        return tuple(dict.fromkeys((PLAIN, *chosen)))
+
+    @property
+    def source(self) -> str:
+        """Where prompts come from."""
+        return self.prompts or (STREAMS if self.target == NANO else TEXT)
+
+
+def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
+    """The body of a league's record: rows, costs of passes, traces, tuning, where it all came from.
+
+    Raises DataError, SettingError and CheckpointError for what cannot be read, before weights are loaded where that
+    is possible, and what plain decoding raises. A method that fails is a row with its reason.
+    """
+    start = time.perf_counter()
+    report("reading prompts", 0, 0)
+    held_out = read_prompt_set(config.source, config.limit)
+    tuning = read_prompt_set(config.source, config.limit, TUNE) if config.mode == "best" else None
+    plan = plan_pair(config.target, config.event_model)
+    report("loading the target", 0, 0)
+    pair = load_pair(plan, dtype=config.dtype, device=config.device, threads=config.threads)
+    prompts = held_out.prompts
+    bench = workbench(pair, prompts[0], report=report)
+    source = Source.of(config.target, "target", config.dtype, config.device)
+    setup = Setup(pair, bench, source, config.heads)
+    methods, tuned = _settle(config, setup, tuning, report)
+    results = play(
+        bench, methods, prompts, temperatures=config.temperatures, seeds=config.seeds, repeats=config.repeats,
+        max_new_tokens=config.max_new_tokens, traces=config.traces, seed=config.seed, report=report,
+    )  # fmt: skip
+    report("re-scoring answers", 0, 0)
+    rows = league_rows(results, methods, config.temperatures, Auditor(pair.target, prompts), config.seed)
+    report("timing passes", 0, 0)
+    return {
+        **_told(config, pair, source, held_out),
+        "rows": [asdict(row) for row in rows],
+        "verify_costs": verify_costs(pair.target, prompts[0]),
+        "tuning": tuned,
+        "traces": results.traces,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "seconds": time.perf_counter() - start,
+        "provenance": provenance(),
+    }
+
+
+def _settle(
+    config: LeagueConfig, setup: Setup, tuning: PromptSet | None, report: Report
+) -> tuple[list[Method], dict[str, Any] | None]:
+    """The methods with the settings that they shall run with, and how these were found."""
+    methods = [METHODS[name](setup) for name in config.names]
+    if config.mode == "equal":
+        return with_budget(methods, config.nodes, config.depth), None
+    if tuning is None:
+        return methods, None
+    methods, told = tune(
+        setup.bench, methods, tuning.prompts, temperature=config.temperatures[0],
+        max_new_tokens=config.max_new_tokens, seed=config.seed, report=report,
+    )  # fmt: skip
+    return methods, {**told, "prompts": tuning.told()}
+
+
+def _told(config: LeagueConfig, pair: Pair, source: Source, prompts: PromptSet) -> dict[str, Any]:
+    settings = asdict(replace(config, heads=None))
+    for name in ("methods", "prompts", "target", "dtype", "device", "threads", "heads"):
+        del settings[name]
+    if config.mode != "equal":
+        del settings["nodes"], settings["depth"]
+    return {
+        "target": pair.target.name, "event_model": None if pair.event_model is None else pair.event_model.name,
+        "dtype": source.dtype, "device": source.device, "threads": torch.get_num_threads(),
+        "prompts": prompts.told(), **{key: value for key, value in settings.items() if key != "event_model"},
+        "exactness": vars(pair.target.exactness),
+    }  # fmt: skip
