@@ -1,4 +1,4 @@
-"""``crossdraft bench``: the league of all methods, and the measurements behind the figures that the README quotes."""
+"""``crossdraft bench``: the league of all methods, and the measurements behind the figures of the README."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     listing = "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
     command = commands.add_parser(
         "bench", help="every method on one target, in one table; or measure this package's own claims",
-        description=f"Without WHICH: the league, every method on one target in one run. Else a measurement. {listing}",
+        description=f"Without WHICH: the league, every method on one target in one run. Measurements: {listing}",
     )  # fmt: skip
     command.add_argument(
         "which", nargs="?", choices=(*BENCHES, "all"), metavar="WHICH",

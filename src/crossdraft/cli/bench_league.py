@@ -26,8 +26,8 @@ def add_options(group: "argparse._ArgumentGroup") -> None:
     add("--event-model", "checkpoint folder, hub id, nano, nano-distilled or none", metavar="REF")
     add("--methods", "all, or names with commas; exactness: names of drafters (default: all)", metavar="A,B")
     add(
-        "--prompts", "streams, league, a JSON-lines file or a folder of clips (default: streams for nano, else league)",
-        metavar="SET",
+        "--prompts", "streams, league, a JSON-lines file or a folder of clips (default: streams for nano, league "
+        "for others)", metavar="SET",
     )  # fmt: skip
     add("--limit", "prompts at most (default: 16)", type=int, metavar="N")
     add("--temperature", "one or several with commas (default: 0); above 0 with three seeds each", metavar="T,T")
@@ -96,9 +96,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-HEADER = (
-    "method", "output", "differ", "tau", "tok/s", "decode", "end to end", "slower", "p50 ms", "p99 ms", "first ms",
-)  # fmt: skip
+HEADER = ("method", "output", "differ", "tau", "tok/s", "decode", "e2e", "slower", "p50", "p99", "first")
+_LEGEND = (
+    "differ: tokens unlike plain decoding's; decode (95 % interval), e2e (the whole request): speed-up over plain "
+    "decoding; slower: requests; p50, p99: ms a token; first: ms to the first token"
+)
 
 
 def show(body: Body) -> None:
@@ -111,21 +113,21 @@ def show(body: Body) -> None:
             f"{body['dtype']}, mode {body['mode']}"
         )
         output.print_table(title, HEADER, [_cells(row) for row in rows])
-    for line in notes(body):
+    for line in (_LEGEND, *notes(body)):
         print(line)
 
 
 def _cells(row: Body) -> list[str]:
     if row["error"] is not None:
         return [row["method"], "FAILED", *[""] * (len(HEADER) - 2)]
-    output_told = row["output"].upper() if row["output"] == "lossy" else row["output"]
-    if row["output"] == "lossless" and row["arithmetic"] == "near-exact":
-        output_told += ", near-exact"
+    told = {"lossy": "LOSSY", "other arithmetic": "theirs"}.get(row["output"], row["output"])
+    if told == "lossless" and row["arithmetic"] == "near-exact":
+        told = "near-exact"
     low, high = row["speedup_decode_interval"]
     differ = "" if row["mismatches"] is None else f"{row['mismatches']}/{row['compared_tokens']}"
     per_token = row["token_ms"] or {}
     return [
-        row["method"], output_told, differ, _figure(row["tau"]), _figure(row["decode_tokens_per_s"], 0),
+        row["method"], told, differ, _figure(row["tau"]), _figure(row["decode_tokens_per_s"], 0),
         f"{row['speedup_decode']:.2f}x ({low:.2f}-{high:.2f})", f"{row['speedup_e2e']:.2f}x",
         f"{row['slower_share']:.0%}", _figure(per_token.get("p50")), _figure(per_token.get("p99")),
         _figure(row["first_token_ms"], 0),
