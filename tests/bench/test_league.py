@@ -60,9 +60,7 @@ def test_columns_are_what_the_answers_say(bench: Workbench, prompts: list[Any]) 
         low, high = row.tau_interval or (None, None)
         assert low is not None and high is not None and low <= row.tau <= high
         for sums, said in (("decode_ms", row.speedup_decode), ("total_ms", row.speedup_e2e)):
-            assert said == pytest.approx(
-                sum(getattr(a, sums) for a in plain) / sum(getattr(a, sums) for a in own)
-            )
+            assert said == pytest.approx(sum(getattr(a, sums) for a in plain) / sum(getattr(a, sums) for a in own))
         assert row.slower_share == np.mean([a.total_ms > b.total_ms for a, b in zip(own, plain, strict=True)])
         spent = [sum(r.spans_ms.values()) for r in rounds]
         each = [ms / r.emitted for r, ms in zip(rounds, spent, strict=True) for _ in range(r.emitted)]
@@ -87,7 +85,9 @@ def test_alpha_by_depth_is_counted_among_those_that_got_there(bench: Workbench, 
     depths = rows["memory", 0.0].depths or {}
     for k, (judged, alpha) in enumerate(zip(depths["judged"], depths["alpha"]["values"], strict=True), 1):
         # a round that was cut at its last accepted token refused nothing
-        there = [r for r in rounds if r.accepted >= k or (r.accepted == k - 1 and r.drafted >= k and r.emitted == k)]
+        there = [
+            r for r in rounds if r.accepted >= k or (r.accepted == k - 1 and r.drafted >= k and r.emitted == k)
+        ]
         assert judged == len(there)
         assert alpha == pytest.approx(sum(r.accepted >= k for r in there) / len(there))
 
@@ -178,7 +178,11 @@ def test_tokens_of_another_rule_are_not_held_against_plain_decoding(bench: Workb
     from crossdraft.verify.leviathan import LeviathanSampling
 
     def rule(temperature: float, seed: int) -> Any:
-        return LeviathanSampling(Sampling(temperature=temperature, seed=seed)) if temperature else bench.make_rule(0, 0)
+        return (
+            LeviathanSampling(Sampling(temperature=temperature, seed=seed))
+            if temperature
+            else bench.make_rule(0, 0)
+        )
 
     method = drafting(bench, "ngram", rule=rule)
     _, rows = rows_of(bench, [method], prompts, temperatures=(0.0, 1.0), seeds=(0,))
@@ -187,7 +191,9 @@ def test_tokens_of_another_rule_are_not_held_against_plain_decoding(bench: Workb
     assert row.rule == "leviathan" and row.lossless and row.mismatches is row.identical is None
 
 
-def test_the_bootstrap_is_the_same_twice_and_another_with_another_seed(bench: Workbench, prompts: list[Any]) -> None:
+def test_the_bootstrap_is_the_same_twice_and_another_with_another_seed(
+    bench: Workbench, prompts: list[Any]
+) -> None:
     methods = [drafting(bench, "memory")]
     results = play(bench, methods, prompts, repeats=1, max_new_tokens=24)
     auditor = Auditor(bench.target, prompts)
@@ -254,7 +260,9 @@ def test_a_lossy_rule_and_an_inexact_pass_are_named(bench: Workbench, prompts: l
 
 def test_the_middle_repeat_has_the_medians() -> None:
     rounds = [Round("x", 0, 0, 1, {})]
-    answers = [made(rounds * n, n + 1, decode, total) for n, (decode, total) in enumerate([(5, 50), (3, 90), (9, 70)])]
+    answers = [
+        made(rounds * n, n + 1, decode, total) for n, (decode, total) in enumerate([(5, 50), (3, 90), (9, 70)])
+    ]
     chosen = middle(answers)
     assert chosen.tokens == answers[0].tokens and chosen.spans_ms == {"decode": 5, "total": 70}
     assert middle(answers[:2]).spans_ms == {"decode": 4, "total": 70}

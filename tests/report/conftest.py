@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from crossdraft.bench.demo import DemoResult
+from crossdraft.bench.league import Cost, Method, Played, Results
+from crossdraft.bench.league_rows import Auditor, league_rows
 from crossdraft.bench.paired import summarise
 from crossdraft.bench.profile import LatencyProfile, save
 from crossdraft.bench.verdict import describe, rounds_of
@@ -163,6 +165,53 @@ def live() -> Body:
     return {"clips": 12, "question": QUESTION, "rows": rows, "traces": traces, "provenance": provenance()}
 
 
+def played(name: str, skill: float, plain: list[Generation], noise: np.random.Generator) -> Played:
+    """A method's answers, whose tokens are plain decoding's."""
+    own = generations(skill, noise, source=name)
+    pairs = [(a.tokens, b.tokens) for a, b in zip(own, plain, strict=True)]
+    return Played("greedy", own, plain, list(range(12)), [0] * 12, pairs)
+
+
+@pytest.fixture(scope="session")
+def league() -> Body:
+    """Six methods at two temperatures over twelve prompts; one fails, one is lossy, one is another library's."""
+    noise = np.random.default_rng(11)
+    methods = [
+        Method(name="none", kind="baseline"), Method(name="hf", foreign=True, kind="baseline"),
+        Method(name="ngram", grid=({}, {"length": 4}), note="prompt <lookup>"),
+        Method(name="eagle", kind="trained", settings={"nodes": 16}),
+        Method(name="typical", kind="trained", lossless=False), Method(name="broken", kind="trained"),
+        Method(name="hostile", kind="control"),
+    ]  # fmt: skip
+    skills = {"none": 0.0, "hf": 0.0, "ngram": 0.3, "eagle": 0.8, "typical": 0.85, "hostile": 0.05}
+    plain = generations(0.0, noise)
+    results = Results(
+        {(t, name): played(name, skill, plain, noise) for t in (0.0, 1.0) for name, skill in skills.items()},
+        {name: Cost(parameters=1_234_567 * (name == "eagle"), weight_bytes=2**21) for name in skills},
+        {"broken": "needs a head; <train> one"},
+    )
+    known: dict[tuple[int, tuple[int, ...]], list[float]] = {(i, tuple(range(24))): [] for i in range(12)}
+    rows = league_rows(results, methods, (0.0, 1.0), Auditor(None, (), known))  # type: ignore[arg-type]
+    trace = {
+        "title": "prompt 1", "question": QUESTION, "frames": [], "events": [],
+        "methods": [trace_method(name, skills[name], noise) for name in ("none", "ngram", "eagle")],
+    }  # fmt: skip
+    costs = [
+        {"context": context, "passes": [{"width": w, "ms": 9.0 + w, "ratio": (9.0 + w) / 10} for w in (1, 8, 64)]}
+        for context in (310, 822)
+    ]
+    tried = [{"settings": {}, "error": None, "speedup_decode": 1.1, "tau": 1.2},
+             {"settings": {"length": 4}, "error": "too long", "speedup_decode": None, "tau": None}]  # fmt: skip
+    asked = {"name": "streams", "prompts": 12, "kinds": {"question 1": 12}, "questions_sha256": "0"}
+    return {
+        "target": "nano-target", "event_model": None, "dtype": "bfloat16", "device": "cpu", "threads": 1,
+        "prompts": asked, "temperatures": [0.0, 1.0], "mode": "best", "rows": [asdict(row) for row in rows],
+        "verify_costs": costs, "traces": [trace], "peak_memory_bytes": 700 * 2**20, "seconds": 61.0,
+        "tuning": {"prompts": asked, "temperature": 0.0, "methods": {"ngram": {"chosen": {}, "tried": tried}}},
+        "exactness": {"bit_exact": True, "detail": "by self-test", "max_rows": 64}, "provenance": provenance(),
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def verdict() -> Body:
     """As ``crossdraft verdict --json`` prints it."""
@@ -191,11 +240,12 @@ EPOCHS = [
 
 
 @pytest.fixture
-def run_folder(tmp_path: Path, evaluation: Body, live: Body, verdict: Body) -> Path:
+def run_folder(tmp_path: Path, evaluation: Body, live: Body, league: Body, verdict: Body) -> Path:
     """A folder with a record of every kind."""
     root = tmp_path / "run"
     write_record(root / "evaluation.json", "evaluation", evaluation)
     write_record(root / "live.json", "live", live)
+    write_record(root / "league.json", "league", {**league, "traces": []})
     write_record(root / "verdict.json", "verdict", verdict)
     training = {"name": "l4 free-running", "level": "l4", "trained_on": "free-running answers",
                 "parameters": 4_200_000, "seconds": 83.2, "best_epoch": 6, "provenance": provenance()}  # fmt: skip

@@ -14,7 +14,7 @@ def test_a_folder_gives_every_record_below_it(run_folder: Path) -> None:
     found = gather([run_folder])
     assert {record.name: record.kind for record in found.records} == {
         "answer": "generation", "bench/growth": "bench-growth", "demo": "demo", "evaluation": "evaluation",
-        "l4/training": "adapter-training", "live": "live", "machine/profile": "latency-profile",
+        "l4/training": "adapter-training", "league": "league", "live": "live", "machine/profile": "latency-profile",
         "store": "paired-store", "verdict": "verdict",
     }  # fmt: skip
     assert found.others == ("l4/config.json",)

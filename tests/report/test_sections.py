@@ -55,7 +55,7 @@ def test_the_page_is_the_same_twice(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "sections"),
     [
-        ("live", {"summary", "controls", "speed", "timeline", "traces"}),
+        ("live", {"summary", "controls", "speed", "timeline", "traces"}), ("league", {"summary", "league"}),
         ("evaluation", {"summary", "controls", "positions", "runs", "cosine"}),
         ("verdict", {"summary"}), ("l4/training", {"training"}), ("machine/profile", {"profile"}),
         ("answer", {"answers"}), ("bench/growth", {"summary", "benches"}), ("demo", {"benches"}),
@@ -195,6 +195,57 @@ def test_a_trace_is_the_answer_token_for_token(shown: dict[str, str], live: dict
     assert shown["traces"].count("<img ") == 12
 
 
+def test_the_league_shows_every_row(tmp_path: Path, league: dict[str, Any]) -> None:
+    made = one(tmp_path, "league", league)
+    told = plain(made["league"])
+    for row in (row for row in league["rows"] if row["error"] is None):
+        low, high = row["speedup_decode_interval"]
+        assert f"{row['method']} {'LOSSY' if row['output'] == 'lossy' else row['output']}" in told
+        assert f"{row['speedup_decode']:.2f}x ({low:.2f} to {high:.2f})" in told
+        assert (
+            words.estimate({"value": row["tau"], "low": row["tau_interval"][0], "high": row["tau_interval"][1]})
+            in told
+        )
+        assert (
+            f"{row['method']}: tau {row['tau']:.2f}, speed-up {row['speedup_decode']:.2f} ({low:.2f} to {high:.2f})"
+            in told
+        )
+    assert told.count("broken needs a head; <train> one") == 2 and made["league"].count('<tr class="void">') == 2
+    assert "2.90x, tau 3.94 (Vicuna-7B, MT-bench" in told and "Published figures are the authors' own" in told
+    assert "0 of 288" in told and "1,234,567" in told and "settings tried on 12 other prompts" in told
+    # typical is lossy at both temperatures; its line of the table is marked
+    assert made["league"].count('<tr class="bad">') == 2 and "prompt <lookup>" in told
+    assert "v(w)" in told and "behind 310 positions" in told
+
+
+def test_the_league_by_depth_and_by_latency(tmp_path: Path, league: dict[str, Any]) -> None:
+    told = html.unescape(one(tmp_path, "league", league)["league"])
+    row = next(row for row in league["rows"] if row["method"] == "eagle")
+    alpha, judged = row["depths"]["alpha"], row["depths"]["judged"]
+    for k, value in enumerate(alpha["values"]):
+        ends = f"({alpha['low'][k]:.3f} to {alpha['high'][k]:.3f})"
+        assert f"eagle, {k + 1}: {value:.3f} {ends} n = {judged[k]}" in told
+        assert f"eagle, {k + 1}: {row['reach'][k]:.3f}" in told
+    assert f"eagle, {row['token_ms']['p99']:.6g}: 0.990" in told
+    assert "hf, 1:" not in told, "what another library drafted is not known"
+
+
+def test_requests_of_a_league_are_shown_like_any_other(tmp_path: Path, league: dict[str, Any]) -> None:
+    made = one(tmp_path, "league", league)
+    assert made["timeline"].count('<span class="lane">target</span>') == 3
+    assert made["traces"].count('class="viewer"') == 3 and "prompt 1" not in plain(made["summary"])
+
+
+def test_the_summary_of_a_league(tmp_path: Path, league: dict[str, Any]) -> None:
+    told = plain(one(tmp_path, "league", league)["summary"])
+    assert "league, 12 prompts, temperature 0: the fastest is 'typical'" in told and "which is lossy" in told
+    assert "tokens of lossless rows are plain decoding's own" in told and "1 method failed: broken" in told
+    body = copy.deepcopy(league)
+    body["rows"][3]["mismatches"] = 2
+    told = plain(one(tmp_path, "league", body)["summary"])
+    assert f"answers of {body['rows'][3]['method']} differ from plain decoding's" in told
+
+
 def test_machine_answers_and_measurements(shown: dict[str, str]) -> None:
     assert "target prefill 61.00 ms" in plain(shown["profile"]) and "1.10" in plain(shown["profile"])
     assert "lossless" in plain(shown["answers"]) and "a car turns left" in plain(shown["answers"])
@@ -251,7 +302,8 @@ def lose(body: Any, key: str) -> bool:
     ("record", "key"),
     [
         ("evaluation", "rows"), ("evaluation", "top1"), ("evaluation", "judged"), ("evaluation", "edges"),
-        ("evaluation", "num_recordings"), ("live", "clips"), ("live", "rounds"), ("live", "identical"),
+        ("evaluation", "num_recordings"), ("league", "verify_costs"), ("league", "mismatches"),
+        ("league", "token_ms"), ("league", "chosen"), ("live", "clips"), ("live", "rounds"), ("live", "identical"),
         ("live", "frames"), ("live", "start_ms"), ("verdict", "verdicts"), ("verdict", "inequality"),
         ("machine/profile", "target_pass_ms"), ("answer", "lossless"), ("bench/growth", "versions"),
     ],

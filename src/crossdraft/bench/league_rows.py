@@ -25,7 +25,7 @@ Body = dict[str, Any]
 FOREIGN = "other arithmetic"
 """Output of a row whose answers another library gave: they are compared, and nothing is promised of them."""
 
-_PERCENTILES = (50, 90, 99)
+_PERCENTILES = (5, 10, 25, 50, 75, 90, 95, 99)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from crossdraft.report.gather import Gathered
 from crossdraft.report.sections.acceptance import cosines, positions, run_lengths
 from crossdraft.report.sections.controls import controls, speed
+from crossdraft.report.sections.league import league
 from crossdraft.report.sections.machine import answers, benches, profile
 from crossdraft.report.sections.requests import timeline, traces
 from crossdraft.report.sections.sources import provenance
@@ -26,15 +27,16 @@ class Section:
 
 
 SECTIONS = (
-    Section("summary", "Summary", ("live", "evaluation", "verdict", "bench-*"), summary),
+    Section("summary", "Summary", ("league", "live", "evaluation", "verdict", "bench-*"), summary),
+    Section("league", "The league", ("league",), league),
     Section("controls", "Methods beside their controls", ("evaluation", "live"), controls),
     Section("speed", "Speed beside plain decoding", ("live",), speed),
     Section("positions", "By position", ("evaluation",), positions),
     Section("runs", "Run lengths", ("evaluation",), run_lengths),
     Section("cosine", "What a cosine is worth in tokens", ("evaluation",), cosines),
     Section("training", "Training", ("adapter-training",), training),
-    Section("timeline", "What ran when", ("live",), timeline),
-    Section("traces", "Who drafted which token", ("live",), traces),
+    Section("timeline", "What ran when", ("live", "league"), timeline),
+    Section("traces", "Who drafted which token", ("live", "league"), traces),
     Section("profile", "Cost of passes", ("latency-profile",), profile),
     Section("answers", "Single answers", ("generation",), answers),
     Section("benches", "Measurements", ("bench-*", "demo"), benches),

@@ -11,17 +11,22 @@ from crossdraft.report.gather import Gathered, reading
 from crossdraft.report.page import fill
 
 Body = Mapping[str, Any]
+
+_ASKED = {"live": "Clip", "league": "Request"}
 _IMAGE = re.compile(r"data:image/(?:jpeg|png);base64,[A-Za-z0-9+/=]+\Z")
 
 
 def timeline(gathered: Gathered) -> Markup:
     """Every method's request on the real clock, one line for each model."""
     parts = []
-    for found in gathered.of("live"):
+    for found in gathered.of("live", "league"):
         with reading(found):
             panels = [(trace["title"], _clip(trace)) for trace in found.body["traces"]]
             if panels:
-                parts += [blocks.heading(found.name), blocks.pick("Clip", panels, sync=f"clip {found.path}")]
+                parts += [
+                    blocks.heading(found.name),
+                    blocks.pick(_ASKED[found.kind], panels, sync=f"clip {found.path}"),
+                ]
     if not parts:
         return Markup()
     key = Markup('<span class="key"><i class="swatch w-{0}"></i>{0}</span>')
@@ -53,11 +58,14 @@ def _clip(trace: Body) -> Markup:
 def traces(gathered: Gathered) -> Markup:
     """Frames and event images of a clip, its answer coloured by who drafted each token, round by round."""
     parts = []
-    for found in gathered.of("live"):
+    for found in gathered.of("live", "league"):
         with reading(found):
             panels = [(trace["title"], _trace(gathered, trace)) for trace in found.body["traces"]]
             if panels:
-                parts += [blocks.heading(found.name), blocks.pick("Clip", panels, sync=f"clip {found.path}")]
+                parts += [
+                    blocks.heading(found.name),
+                    blocks.pick(_ASKED[found.kind], panels, sync=f"clip {found.path}"),
+                ]
     return blocks.together(parts)
 
 

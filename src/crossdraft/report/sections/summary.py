@@ -18,6 +18,9 @@ Finding = tuple[str, str]
 def summary(gathered: Gathered) -> Markup:
     """One list of findings and one card for each verdict."""
     findings: list[Finding] = []
+    for found in gathered.of("league"):
+        with reading(found):
+            findings += _league(found)
     for found in gathered.of("live"):
         with reading(found):
             findings += _live(found)
@@ -36,6 +39,33 @@ def summary(gathered: Gathered) -> Markup:
 
 
 # --- by the stopwatch -------------------------------------------------------------------------------------------
+
+
+def _league(found: Found) -> Iterator[Finding]:
+    body = found.body
+    over = f"{found.name}, {words.several(body['prompts']['prompts'], 'prompt')}"
+    rows = [row for row in body["rows"] if row["error"] is None]
+    for temperature in body["temperatures"]:
+        own = [r for r in rows if r["temperature"] == temperature and r["kind"] in ("trained", "training-free")]
+        if not own:
+            continue
+        best = max(own, key=lambda row: row["speedup_decode"])
+        low, high = best["speedup_decode_interval"]
+        told = f"'{best['method']}', {best['speedup_decode']:.2f}x while decoding ({low:.2f} to {high:.2f})"
+        kind = "" if best["lossless"] else ", which is lossy"
+        yield (
+            "good" if low > 1 else "open",
+            f"{over}, temperature {temperature:g}: the fastest is {told}, tau {words.figure(best['tau'])}{kind}.",
+        )
+    wrong = {row["method"] for row in rows if row["lossless"] and row["mismatches"]}
+    held = sum(row["compared_tokens"] or 0 for row in rows if row["lossless"])
+    if wrong:
+        yield "bad", f"{over}: answers of {', '.join(sorted(wrong))} differ from plain decoding's."
+    else:
+        yield "good", f"{over}: all {words.count(held)} tokens of lossless rows are plain decoding's own."
+    failed = {row["method"] for row in body["rows"] if row["error"] is not None}
+    if failed:
+        yield "open", f"{over}: {words.several(len(failed), 'method')} failed: {', '.join(sorted(failed))}."
 
 
 def _live(found: Found) -> Iterator[Finding]:
