@@ -203,9 +203,10 @@ def play(
     cold = Heat(bench, prompts[:1], temperatures[0], seeds[0], min(WARM_UP_TOKENS, max_new_tokens))
     for method in everyone:
         report(f"warming up: {method.name}", 0, 0)
-        _try(results, method, lambda m: cold.enter(m)(0))
-        if (cost := _try(results, method, lambda m: m.cost())) is not None:
-            results.costs[method.name] = cost
+        # the cost may be that of weights which the first drafter has read
+        cost = _try(results, method, lambda m: (cold.enter(m)(0), m.cost()))
+        if cost is not None:
+            results.costs[method.name] = cost[1]
     plans = [
         (t, [(s, i) for s in (seeds if t > 0 else seeds[:1]) for i in range(1 if t > 0 else repeats)])
         for t in temperatures
