@@ -18,8 +18,8 @@ from crossdraft.adapters.lora import L6
 from crossdraft.bench.overheads import adapter_ms
 from crossdraft.bench.profile import LatencyProfile, cached, measure
 from crossdraft.bench.verdict import rounds_of
-from crossdraft.build import heads
 from crossdraft.bench.workbench import Report, Workbench, silent
+from crossdraft.build import heads
 from crossdraft.core.clock import Clock
 from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt, VideoFrames
@@ -639,7 +639,7 @@ def make_drafter(
         costs = profile_pair(Pair(target, event_model))
     if is_headed:
         own = dict(settings or {}) if sampling is None else {**(settings or {}), "sampling": sampling}
-        return heads.headed_drafter(name, _head_for(name, target, head), costs, own)
+        return heads.headed_drafter(name, fitted_head(name, target, head), costs, own)
     given: dict[str, Any] = {"costs": costs}
     if name == "memory":
         given["memory"] = memory if memory is not None else StreamMemory()
@@ -673,8 +673,8 @@ def make_drafter(
 _fitted: WeakKeyDictionary[Any, dict[Path, heads.Fitted]] = WeakKeyDictionary()
 
 
-def _head_for(name: str, target: VLM, head: str | Path | None) -> heads.Fitted:
-    """The packed head of ``name``, loaded once for a target."""
+def fitted_head(name: str, target: VLM, head: str | Path | None = None) -> heads.Fitted:
+    """The packed head that drafter ``name`` runs, loaded once for a target; see ``make_drafter``."""
     source = _sources.get(target)
     if source is None:
         raise SettingError(f"drafter '{name}' has a trained head, which belongs to a checkpoint; load the target")

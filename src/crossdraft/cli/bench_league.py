@@ -12,7 +12,8 @@ Body = Mapping[str, Any]
 
 _OPTIONS = (
     "target", "event_model", "methods", "prompts", "limit", "temperature", "mode", "nodes", "depth", "repeats",
-    "max_new_tokens", "dtype", "device", "heads", "traces", "seed",
+    "max_new_tokens", "dtype", "device", "heads", "adapters", "draft_model",
+    "traces", "seed",
 )  # fmt: skip
 
 
@@ -42,6 +43,13 @@ def add_options(group: "argparse._ArgumentGroup") -> None:
     add("--dtype", "auto, bfloat16 or float32 (default: auto)", metavar="DTYPE")
     add("--device", "auto, cpu or cuda (default: auto)", metavar="DEVICE")
     add("--heads", "folder of trained heads", metavar="DIR", type=output.folder)
+    add(
+        "--adapters",
+        "folder of trained adapters (DIR/l1/adapter.safetensors ...)",
+        metavar="DIR",
+        type=output.folder,
+    )
+    add("--draft-model", "a smaller model to draft: folder, hub id or nano", metavar="REF")
     add("--traces", "prompts whose requests are kept in detail for the report (default: 2)", type=int, metavar="N")
     add("--seed", "of the order of runs and of intervals (default: 0)", type=int, metavar="S")
 
@@ -76,8 +84,7 @@ def run(args: argparse.Namespace) -> int:
     settings["methods"] = names(settings.get("methods", "all"))
     if "temperature" in settings:
         settings["temperatures"] = temperatures(settings.pop("temperature"))
-    if "heads" in settings:
-        settings["heads"] = Path(settings["heads"])
+    settings |= {name: Path(settings[name]) for name in ("heads", "adapters") if name in settings}
     if args.threads is not None:
         settings["threads"] = args.threads
     config = LeagueConfig(**{"target": "nano", **settings})

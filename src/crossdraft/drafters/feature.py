@@ -33,7 +33,8 @@ class FeatureDrafter:
     head: the packed head. costs: measured cost of a target pass by its rows.
     shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of
         all of which the best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
-    depth: levels, at most. nodes: of a dynamic tree; None: as many as pay by the measured costs, MAX_NODES at most.
+    depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs, up to
+    MAX_NODES; of a static one all.
     level_ms: measured time of one level; None: a tenth of a target step is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
@@ -69,8 +70,12 @@ class FeatureDrafter:
         is_chain = self.shape == "chain"
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
-        object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self.static)
+        object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
         object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES).pass_ms)
+
+    def _cut(self, fixed: StaticTree) -> StaticTree:
+        """Its first ``nodes`` nodes: they come level by level, so that these are a tree."""
+        return fixed if self.nodes is None else StaticTree(fixed.parents[: self.nodes], fixed.ranks[: self.nodes])
 
     def begin(self, prompt: Prompt, target: VLM, window: Window) -> "FeatureSession":
         """Nothing to do before the target has read the prompt."""
@@ -189,7 +194,7 @@ class FeatureSession:
         """Fill a tree of fixed form level by level; nodes deeper than ``room`` are left out."""
         settings, head = self._settings, self._settings.head
         assert self._state is not None
-        plan = plan_of(settings.fixed, room)
+        plan = plan_of(settings.fixed, min(room, settings.depth))
         tokens = torch.zeros(len(plan.parents), dtype=torch.long, device=head.device)
         probs = None
         if settings.sampling is not None:

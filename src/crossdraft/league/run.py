@@ -35,7 +35,8 @@ class LeagueConfig:
     mode: "own" (every method as it comes), "equal" (drafts of at most ``nodes`` nodes and ``depth`` levels), "best"
     (the settings that were fastest on the part "tune"). repeats: at temperature 0; above it every seed is run once.
     traces: prompts whose requests are kept in every detail. seed: of the orders and of the bootstrap.
-    threads: of the CPU; one is steadier on a machine that does other things too. heads: folder of trained heads.
+    threads: of the CPU; one is steadier on a machine that does other things too. heads, adapters: folders of
+    trained ones; draft_model: a smaller model.
     """
 
     target: str
@@ -55,6 +56,8 @@ class LeagueConfig:
     device: str = "auto"
     threads: int | None = 1
     heads: Path | None = None
+    adapters: Path | None = None
+    draft_model: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,8 +75,9 @@ class LeagueConfig:
         Limits(max_new_tokens=self.max_new_tokens)
         for method in self.names:
             find("method", dict.fromkeys(METHODS, "builtins:object"), method)
-        if self.heads is not None and not self.heads.is_dir():
-            raise SettingError(f"there is no folder of heads {self.heads}; train some, or leave it out")
+        for what, folder in (("heads", self.heads), ("adapters", self.adapters)):
+            if folder is not None and not folder.is_dir():
+                raise SettingError(f"there is no folder of {what} {folder}; train some, or leave it out")
         pick_dtype(self.dtype, pick_device(self.device))
 
     @property
@@ -104,7 +108,7 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     prompts = held_out.prompts
     bench = workbench(pair, prompts[0], report=report)
     source = Source.of(config.target, "target", config.dtype, config.device)
-    setup = Setup(pair, bench, source, config.heads)
+    setup = Setup(pair, bench, source, config.heads, config.adapters, config.draft_model)
     methods, tuned = _settle(config, setup, tuning, report)
     results = play(
         bench, methods, prompts, temperatures=config.temperatures, seeds=config.seeds, repeats=config.repeats,
@@ -142,8 +146,8 @@ def _settle(
 
 
 def _told(config: LeagueConfig, pair: Pair, source: Source, prompts: PromptSet) -> dict[str, Any]:
-    settings = asdict(replace(config, heads=None))
-    for name in ("methods", "prompts", "target", "dtype", "device", "threads", "heads"):
+    settings = asdict(replace(config, heads=None, adapters=None))
+    for name in ("methods", "prompts", "target", "dtype", "device", "threads", "heads", "adapters"):
         del settings[name]
     if config.mode != "equal":
         del settings["nodes"], settings["depth"]
