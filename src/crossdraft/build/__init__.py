@@ -76,6 +76,7 @@ class Plan:
     drafter: str
     adapter: str | None = None
     draft_model: str | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,7 @@ def plan_pair(
     *,
     adapter: str | Path | None = None,
     draft_model: str | Path | None = None,
+    head: str | Path | None = None,
     both: bool = False,
 ) -> Plan:
     """Decide what to load and refuse what cannot work before any weight is read.
@@ -283,7 +285,7 @@ def plan_pair(
     event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
     drafter: "auto" takes cross_modal with an adapter, draft_model with one, memory for a stream and prompt lookup
     otherwise. adapter: a file. draft_model: a folder, a hub id or a built-in event model, perhaps of another
-    vocabulary. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a
+    vocabulary. head: a trained head, see ``make_drafter``; it chooses its drafter. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a
     drafter without what it needs, for vocabularies that differ, for an event model that is wanted and not named;
     CheckpointError for a file that is no adapter.
     """
@@ -292,6 +294,8 @@ def plan_pair(
     chosen = None if event_model == "none" else event_model
     if adapter is not None:
         read_card(adapter)
+    if drafter == "auto" and head is not None and adapter is None and draft_model is None:
+        drafter = heads.drafter_of(head)
     if drafter == "auto" and draft_model is not None and adapter is None:
         drafter = "draft_model"
     if drafter == "auto":
@@ -300,6 +304,10 @@ def plan_pair(
         raise SettingError(f"an adapter drafts with 'cross_modal', not with '{drafter}'; choose that or no adapter")
     if drafter is not None:
         find("drafter", dict.fromkeys(DRAFTERS, "builtins:object"), drafter)
+    if drafter is not None and heads.is_headed(drafter):
+        heads.find_head(drafter, resolve_checkpoint(resolve(target, "target")), head)
+    elif head is not None:
+        raise SettingError(f"a trained head drafts with {', '.join(heads.HEADED)}, not with '{drafter}'")
     if drafter in EVENT_DRAFTERS:
         if chosen is None:
             raise SettingError(f"drafter '{drafter}' needs an event model; give one with --event-model")
@@ -318,7 +326,7 @@ def plan_pair(
         chosen = None  # nobody would use it
     plan = Plan(
         str(target), chosen, drafter or "none", None if adapter is None else str(adapter),
-        None if draft_model is None else str(draft_model),
+        None if draft_model is None else str(draft_model), None if head is None else str(head),
     )  # fmt: skip
     if chosen is not None:
         sizes = [_vocab_size(_config_text(ref, role)) for ref, role in ((target, "target"), (chosen, "event"))]
@@ -614,7 +622,7 @@ def make_drafter(
     of heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
     depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or measures it
     now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree is static or
-    a chain), which want ``LeviathanSampling`` with the same one as their rule. Raises SettingError for an unknown
+    a chain), which want ``LeviathanSampling`` with the same one as rule. Raises SettingError for an unknown
     name and when the event model is missing or of another vocabulary, CheckpointError for an adapter or head that
     does not fit.
     """
@@ -849,6 +857,7 @@ def generate(
     drafter: str | Drafter = "auto",
     memory: StreamMemory | None = None,
     adapter: str | Path | None = None,
+    head: str | Path | None = None,
     stream_id: str | None = None,
     history: Sequence[tuple[str, str]] = (),
     max_new_tokens: int = 128,
@@ -864,8 +873,8 @@ def generate(
     """The target's own answer to ``question``, token for token, with the help of a drafter.
 
     drafter: a name of ``crossdraft list``, or one made by ``make_drafter``, which keeps what it learned.
-    "auto": cross_modal with an ``adapter``, memory where a ``stream_id`` is given, else prompt lookup.
-    memory: of the streams, see ``open_memory``. adapter: see ``make_drafter``.
+    "auto": cross_modal with an ``adapter``, a ``head``'s own drafter, memory where a ``stream_id`` is given, else
+    prompt lookup. memory: of the streams, see ``open_memory``. adapter, head: see ``make_drafter``.
     The first call measures the pair's passes (a second or so for small models) and keeps that on disk.
     Raises DataError, SettingError; see ``make_prompt`` for the other arguments.
     """
@@ -883,10 +892,11 @@ def generate(
         check_vocabulary(target, event_model)
     costs = costs_for(Pair(target, event_model), prompt)
     if isinstance(drafter, str):
-        chosen = default_drafter(prompt) if adapter is None else "cross_modal"
+        chosen = default_drafter(prompt) if head is None else heads.drafter_of(head)
+        chosen = chosen if adapter is None else "cross_modal"
         drafter = make_drafter(
             chosen if drafter == "auto" else drafter, target=target, event_model=event_model, memory=memory,
-            adapter=adapter, costs=costs,
+            adapter=adapter, head=head, costs=costs,
         )  # fmt: skip
     if drafter.needs.events and prompt.events is None:
         raise SettingError(f"drafter '{drafter.name}' needs an event recording; give one as events")

@@ -27,6 +27,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--adapter", metavar="FILE", help="drafts in the target's space (crossdraft train adapter)"
     )
     command.add_argument(
+        "--head", metavar="FILE|DIR", help="a trained drafting head, or a folder of them (crossdraft train head)"
+    )
+    command.add_argument(
         "--draft-model", metavar="DIR|nano", help="any smaller model that writes ahead; chooses drafter draft_model"
     )
     seen = command.add_mutually_exclusive_group()
@@ -85,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
             event_offset_us=args.event_offset_us, stream_id=args.stream_id,
         )  # fmt: skip
         plan = build.plan_pair(
-            args.target, args.event_model, args.drafter, prompt, adapter=args.adapter, draft_model=args.draft_model
-        )
+            args.target, args.event_model, args.drafter, prompt, adapter=args.adapter, draft_model=args.draft_model,
+            head=args.head,
+        )  # fmt: skip
         if memory_file and plan.drafter != "memory":
             raise SettingError(
                 f"--memory is for the drafter 'memory', not for '{plan.drafter}'; give --stream-id ID, or "
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         costs = build.costs_for(pair, prompt, report=report)
     drafter = build.make_drafter(
         plan.drafter, target=pair.target, event_model=pair.event_model, memory=memory, adapter=plan.adapter,
-        costs=costs, draft_model=pair.draft_model,
+        costs=costs, draft_model=pair.draft_model, head=plan.head,
     )  # fmt: skip
     request = build.make_request(
         pair.target, prompt, sampling=sampling, max_new_tokens=args.max_new_tokens, stop=args.stop,

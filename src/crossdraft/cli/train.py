@@ -1,4 +1,4 @@
-"""``crossdraft train``: train adapters and drafting heads, train the built-in pair anew, and measure what it sees."""
+"""``crossdraft train``: train adapters, drafting heads and the built-in pair, and measure what it sees."""
 
 import argparse
 

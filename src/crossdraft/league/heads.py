@@ -19,7 +19,6 @@ from crossdraft.core.types import Sampling
 from crossdraft.league.setup import Recipe, Setup, weight_bytes
 from crossdraft.training.adapters import ADAPTER
 from crossdraft.verify import rule_for
-from crossdraft.verify.leviathan import LeviathanSampling
 
 TREES: tuple[Settings, ...] = (
     {}, {"nodes": 6, "depth": 3, "branch": 4}, {"nodes": 12, "depth": 5, "branch": 4},
@@ -76,7 +75,7 @@ def growing(name: str, note: str) -> Recipe:
 
 
 def smaller_model(setup: Setup) -> Method:
-    """A smaller model's chain: its best tokens at temperature 0, above it drawn ones, judged by Leviathan's rule."""
+    """A smaller model's chain: its best tokens at temperature 0, above it drawn ones for Leviathan's rule."""
 
     def load() -> VLM:
         ref = setup.draft_model
@@ -88,10 +87,7 @@ def smaller_model(setup: Setup) -> Method:
 
     def rule(temperature: float, seed: int) -> Rule:
         sampling = Sampling(temperature=temperature, seed=seed)
-        if not temperature:
-            return rule_for(sampling)
-        judge: Rule = LeviathanSampling(sampling)
-        return judge
+        return rule_for(sampling, drawn=True)
 
     def enter(heat: Heat, settings: Settings) -> Answer:
         sampling = Sampling(temperature=heat.temperature, seed=heat.seed) if heat.temperature else None

@@ -1,4 +1,4 @@
-"""The table of the league's methods: one line for each row, a function from ``Setup`` to ``bench.league.Method``."""
+"""The table of the league's methods: one line a row, a function from ``Setup`` to ``bench.league.Method``."""
 
 from crossdraft.bench.league import Method
 from crossdraft.bench.paired import PLAIN

@@ -11,10 +11,10 @@ RULES = {
 }
 
 
-def rule_for(sampling: Sampling) -> Rule:
-    """The rule for ``sampling``: greedy at temperature 0, else keyed sampling."""
+def rule_for(sampling: Sampling, *, drawn: bool = False) -> Rule:
+    """The rule for ``sampling``: greedy at temperature 0, else keyed sampling, or Leviathan's for drawn drafts."""
     if sampling.temperature == 0:
         greedy: Rule = find("rule", RULES, "greedy")()
         return greedy
-    keyed: Rule = find("rule", RULES, "sampling")(sampling)
+    keyed: Rule = find("rule", RULES, "leviathan" if drawn else "sampling")(sampling)
     return keyed
