@@ -145,6 +145,7 @@ def test_a_method_that_cannot_be_made_is_a_row(bench: Run, pair: tuple[Path, Pat
         (("--max-new-tokens", "0"), "max_new_tokens is 0"),
         (("--heads", "nowhere"), "there is no folder of heads"),
         (("--quick",), "--quick is for a measurement"),
+        (("--json", "EMPTY"), "EMPTY is a folder"),
         (("exactness", "--limit", "3"), "--limit is for the league"),
         (("growth", "--methods", "ngram"), "--methods is for the league"),
         (("exactness", "--methods", "ngran"), "unknown drafter 'ngran'"),

@@ -15,6 +15,12 @@ def test_a_chain_hangs_under_the_root() -> None:
     assert len(Draft.chain([])) == 0
 
 
+def test_the_depth_of_a_draft_is_its_longest_path() -> None:
+    assert Draft.chain([]).depth == 0 and Draft.chain([5, 6, 7]).depth == 3
+    assert Draft(torch.tensor([1, 2, 3, 4]), torch.tensor([-1, -1, 1, 0])).depth == 2
+    assert Round("a", 4, 1, 2, {}).depth == 4 and Round("a", 4, 1, 2, {}, 2).depth == 2
+
+
 def test_a_tree_is_no_chain() -> None:
     draft = Draft(torch.tensor([1, 2, 3]), torch.tensor([-1, -1, 0]))
     assert not draft.is_chain

@@ -189,6 +189,18 @@ def test_figures_of_rounds_by_brute_force(case: list[list[tuple[int, int, int]]]
         assert math.isnan(own.alpha)
 
 
+def test_of_a_tree_its_levels_are_judged() -> None:
+    """Seven nodes on three levels: a path that ends at level 1 says that level 2 was refused, and nothing of 3."""
+    rounds = [Round("x", 7, accepted, accepted + 1, {}, 3) for accepted in (0, 1, 1, 3)]
+    own = round_figures(Rounds.of([Generation(rounds=rounds)]), Recordings.of(["a"], draws=0))
+    assert own.depths.judged.tolist() == [4, 3, 1]
+    assert own.depths.alpha.values.tolist() == [3 / 4, 1 / 3, 1.0]
+    assert own.draft_utilisation.value == pytest.approx(5 / 28)
+    assert own.tau.value == pytest.approx(1 + 5 / 4)
+    with pytest.raises(DataError, match="no deeper than"):
+        Rounds.of([Generation(rounds=[Round("x", 7, 4, 5, {}, 3)])])
+
+
 def test_pooled_and_per_request_tau_differ_and_have_their_names() -> None:
     """One request of one long round beside one of four plain ones: the mean of ratios flatters."""
     own = round_figures(Rounds.of(generations([[(8, 7, 8)], [(8, 0, 1)] * 4])), Recordings.of(["a", "b"]))

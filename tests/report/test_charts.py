@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crossdraft.report.charts import Bar, Series, Span, bars, clock, histogram, lanes, lines, ticks
+from crossdraft.report.charts import Bar, Series, Span, bars, clock, histogram, lanes, lines, scatter, ticks
 
 HOSTILE = "<b onclick='x'>\"&"
 
@@ -95,3 +95,22 @@ def test_lanes_stand_on_one_clock() -> None:
     assert "w-other" in boxes
     assert "memory, target: busy for 60 of 60 ms" in made and "event model: busy for 25 of 60 ms" in made
     assert re.findall(r"left:([\d.]+)%", clock(100.0)) == ["0.000", "50.000", "100.000"]
+
+
+def test_points_stand_where_their_figures_are() -> None:
+    points = [
+        Series("a", [1.0], [1.0]), Series("b", [3.0], [2.0], [1.5], [2.5], tone=1), Series("c", [2.0], [None]),
+        Series("d", [2.0], [3.0], tone=2, dashed=True),
+    ]  # fmt: skip
+    made = scatter("x", points, x_label="tau", y_label="speed-up")
+    circle = r'<circle class="[^"]*" cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(.*?)</title>'
+    told = [(float(x), float(y), title) for x, y, title in re.findall(circle, made)]
+    assert [title for *_, title in told] == [
+        "a: tau 1.00, speed-up 1.00", "b: tau 3.00, speed-up 2.00 (1.50 to 2.50)", "d: tau 2.00, speed-up 3.00",
+    ]  # fmt: skip
+    (ax, ay, _), (bx, by, _), (dx, dy, _) = told
+    assert ax < dx < bx and ay > by > dy
+    # the middle between a and b in tau is d's tau; b's speed-up lies in the middle of a's and d's
+    assert dx == pytest.approx((ax + bx) / 2, abs=0.6) and by == pytest.approx((ay + dy) / 2, abs=0.6)
+    assert made.count('class="key"') == 3 and "hollow" in made
+    assert scatter("x", [Series("c", [2.0], [None])], x_label="", y_label="") == ""

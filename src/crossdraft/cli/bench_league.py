@@ -89,16 +89,19 @@ def run(args: argparse.Namespace) -> int:
         settings["threads"] = args.threads
     config = LeagueConfig(**{"target": "nano", **settings})
     printed = args.json == "-"
+    paths = [Path(args.out) / "league.json"] if args.out else []
+    paths += [Path(args.json)] if args.json and not printed else []
+    for path in paths:
+        if path.is_dir():
+            raise SettingError(f"{path} is a folder; name the file that the record shall be written to")
     with output.progress(printed) as report:
         body = run_league(config, report)
-    if args.out:
-        output.say(f"crossdraft: wrote {write_record(Path(args.out) / 'league.json', KIND, body)}")
-    if args.json and not printed:
-        write_record(args.json, KIND, body)
     if printed:
         output.print_json(body)
     else:
         show(body)
+    for path in paths:
+        output.say(f"crossdraft: wrote {write_record(path, KIND, body)}")
     wrong = [r for r in body["rows"] if r["lossless"] and r["arithmetic"] == "bit-exact" and r["mismatches"]]
     return 1 if wrong else 0
 

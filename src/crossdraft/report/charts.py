@@ -194,25 +194,23 @@ def _segments(*columns: Values) -> Iterator[list[int]]:
 
 
 def scatter(title: str, points: Sequence[Series], *, x_label: str, y_label: str) -> Markup:
-    """One named point for each of ``points`` (its first x and y), and the dashed line on which both are equal."""
+    """A point for each of ``points`` (its first x and y), and the dashed line on which x and y are equal."""
     known = [(s, s.x[0], s.y[0]) for s in points if s.y and s.y[0] is not None]
     if not known:
         return Markup()
-    top = 1.08 * max(v for _, x, y in known for v in (x, _real(y)))
-    frame = _Frame(0.0, top, 0.0, top)
-    equal = _mark("line", cls="rule", x1=frame.x(0), y1=frame.y(0), x2=frame.x(top), y2=frame.y(top))
-    parts = [frame.grid(x_label, y_label, ()), equal]
-    for s, x, y in known:
-        right = frame.x(x) > WIDTH * 0.7
+    ends = _padded([v for _, x, y in known for v in (x, _real(y))])
+    frame = _Frame(*ends, *ends)
+    low, high = (frame.x(ends[0]), frame.y(ends[0])), (frame.x(ends[1]), frame.y(ends[1]))
+    parts = [frame.grid(x_label, y_label, ())]
+    parts.append(_mark("line", cls="rule", x1=low[0], y1=low[1], x2=high[0], y2=high[1]))
+    for number, (s, x, y) in enumerate(known):
         told = f"{s.name}: {x_label} {figure(x)}, {y_label} {figure(y)}"
-        if s.low and (ends := band(s.low[0], s.high[0])):
-            told += f" ({ends})"
+        if s.low and (interval := band(s.low[0], s.high[0])):
+            told += f" ({interval})"
         kind = f"c{s.tone % TONES} hollow" if s.dashed else f"f{s.tone % TONES}"
-        parts += [
-            _mark("circle", told, cls=kind, cx=frame.x(x), cy=frame.y(_real(y)), r=4.5),
-            _text(frame.x(x) + (-7 if right else 7), frame.y(_real(y)) + 4, s.name, "end" if right else "start"),
-        ]
-    return _figure(title, Markup().join(parts), HEIGHT)
+        point = _mark("circle", told, cls=kind, cx=frame.x(x), cy=frame.y(_real(y)), r=5)
+        parts.append(Markup('<g class="series" data-series="{}">{}</g>').format(number, point))
+    return _figure(title, Markup().join(parts), HEIGHT, legend([s for s, *_ in known]))
 
 
 # --- histograms and bars ----------------------------------------------------------------------------------------

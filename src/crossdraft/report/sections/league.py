@@ -58,7 +58,8 @@ def _at(gathered: Gathered, rows: Sequence[Body]) -> Markup:
         blocks.rows([name for name, _ in _COLUMNS], [_cells(row) for row in rows], marks),
         blocks.rows(("failed", "because"), failures),
         blocks.grid([
-            charts.scatter("Speed-up while decoding, by acceptance length", [_point(gathered, r) for r in good],
+            charts.scatter("Speed-up while decoding, by acceptance length",
+                           [_point(gathered, r) for r in good if r["kind"] != "control"],
                            x_label="tau", y_label="speed-up"),
             charts.lines("Acceptance rate by depth, given that all above were accepted", _depths(gathered, good),
                          x_label="depth k", y_label="alpha_k", y_range=(0.0, 1.0)),
@@ -124,10 +125,10 @@ def _figure(*keys: str, digits: int = 2, unit: str = "", scale: float = 1.0) -> 
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Body], str]], ...] = (
-    ("method", lambda row: str(row["method"])), ("output", _output), ("tokens that differ", _differ),
-    ("re-scored: not the argmax", _audit), ("tau", _estimate("tau")),
+    ("method", lambda row: str(row["method"])), ("output", _output), ("tau", _estimate("tau")),
     ("decode", _estimate("speedup_decode", "x")), ("end to end", _estimate("speedup_e2e", "x")),
     ("slower", lambda row: f"{row['slower_share']:.0%}"), ("tok/s", _figure("decode_tokens_per_s", digits=0)),
+    ("tokens that differ", _differ), ("re-scored: not the argmax", _audit),
     ("trained parameters", _figure("parameters", digits=0)),
     ("published", lambda row: str(row["published"] or words.NOTHING)),
 )  # fmt: skip

@@ -58,7 +58,8 @@ def _league(found: Found) -> Iterator[Finding]:
             f"{over}, temperature {temperature:g}: the fastest is {told}, tau {words.figure(best['tau'])}{kind}.",
         )
     wrong = {row["method"] for row in rows if row["lossless"] and row["mismatches"]}
-    held = sum(row["compared_tokens"] or 0 for row in rows if row["lossless"])
+    drafted = [row for row in rows if row["lossless"] and row["method"] != words.PLAIN]
+    held = sum(row["compared_tokens"] or 0 for row in drafted)
     if wrong:
         yield "bad", f"{over}: answers of {', '.join(sorted(wrong))} differ from plain decoding's."
     else:
