@@ -64,7 +64,8 @@ def test_columns_are_what_the_answers_say(bench: Workbench, prompts: list[Any]) 
         assert row.slower_share == np.mean([a.total_ms > b.total_ms for a, b in zip(own, plain, strict=True)])
         spent = [sum(r.spans_ms.values()) for r in rounds]
         each = [ms / r.emitted for r, ms in zip(rounds, spent, strict=True) for _ in range(r.emitted)]
-        assert row.token_ms == {f"p{p}": pytest.approx(np.percentile(each, p)) for p in (50, 90, 99)}
+        shares = (5, 10, 25, 50, 75, 90, 95, 99)
+        assert row.token_ms == {f"p{p}": pytest.approx(np.percentile(each, p)) for p in shares}
         assert row.delivery_ms is not None and row.delivery_ms["p50"] == pytest.approx(np.median(spent))
         assert row.first_token_ms == pytest.approx(np.median([a.total_ms - a.decode_ms for a in own]))
         draft = sum(r.spans_ms.get("draft", 0.0) for r in rounds)
