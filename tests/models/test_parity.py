@@ -56,6 +56,21 @@ def test_text_models(checkpoint, kind, sharded):
     assert torch.allclose(logits, reference, atol=1e-4)
 
 
+def test_a_model_with_near_exact_trees_shares_the_weights_and_says_so(checkpoint):
+    folder, _ = checkpoint("llama")
+    vlm = load_vlm(folder, dtype=torch.float32)
+    near = vlm.with_trees("near-exact")
+    assert vlm.exactness.bit_exact and not near.exactness.bit_exact
+    assert near.engine.linears()[0] is vlm.engine.linears()[0]
+    draft = Draft(torch.tensor([5, 6, 7]), torch.tensor([-1, -1, 0]))
+    encoded, got = vlm.encode(Prompt(QUESTION)), []
+    for model in (vlm, near):
+        session = model.prefill(encoded, room=8)
+        session.commit((), 9)
+        got.append(session.score(draft).logits)
+    assert torch.allclose(*got, atol=1e-4)
+
+
 def test_video_llava(checkpoint, frames):
     folder, model = checkpoint("video_llava")
     vlm = load_vlm(folder, dtype=torch.float32)

@@ -87,6 +87,48 @@ def test_a_tree_wider_than_the_pinned_pass_is_cut(small_engine):
     assert_tree_equals_plain(small_engine, 30, parents)
 
 
+def close(got, want):
+    # these weights make logits of 60
+    assert (got - want).abs().max() < 1e-5 * want.abs().max()
+
+
+@pytest.mark.parametrize("length", [6, 122])
+@pytest.mark.parametrize("nodes", [5, 90])
+def test_near_exact_trees_agree_with_plain_text_up_to_rounding(small_engine, length, nodes):
+    """In one pass whatever the width, and said to be what it is."""
+    near = small_engine.twin(tree_attention="near-exact")
+    parents = [max(-1, node - 3) for node in range(nodes)]
+    text = tokens(nodes + 1, seed=3)
+    cache, fresh = prefilled(near, length), prefilled(small_engine, length)
+    tree = near.score(text, cache, parents=parents, capture=(1,))
+    exact = small_engine.score(text, fresh, parents=parents, capture=(1,))
+    close(tree.logits, exact.logits)
+    close(tree.states[1], exact.states[1])
+    rows = [0, *(n + 1 for n in path_to(parents, nodes - 1))]
+    for c in (cache, fresh):
+        c.commit(rows)
+    alone = prefilled(small_engine, length)
+    for row in rows:
+        small_engine.score(text[row].view(1), alone)
+        alone.commit([0])
+    for kept in ("keys", "values"):
+        got, want, plain_text = (getattr(c, kept)[:, :, : alone.length] for c in (cache, fresh, alone))
+        assert torch.equal(want, plain_text)
+        close(got, plain_text)
+
+
+def test_an_engine_says_which_tree_attention_it_has(small_engine):
+    near = small_engine.twin(tree_attention="near-exact")
+    assert small_engine.exactness.bit_exact and not near.exactness.bit_exact
+    assert near.exactness.detail.startswith("near-exact trees")
+    assert near.exactness.detail.endswith(small_engine.exactness.detail)
+    # chains keep their bits
+    cache, other, text = prefilled(small_engine, 20), prefilled(near, 20), tokens(9)
+    assert torch.equal(small_engine.score(text, cache).logits, near.score(text, other).logits)
+    with pytest.raises(SettingError, match="known: exact, near-exact"):
+        small_engine.twin(tree_attention="rough")
+
+
 def test_prefill_behind_other_text_equals_the_chain(engine):
     cache, text = prefilled(engine, 20), tokens(70, seed=4)
     alone = plain(engine, cache, text)

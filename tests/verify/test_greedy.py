@@ -59,5 +59,5 @@ def test_trees_are_walked_as_one_by_one(data: st.DataObject, nodes: int) -> None
 def test_the_rule_follows_from_the_temperature() -> None:
     assert rule_for(Sampling()).name == "greedy"
     assert rule_for(Sampling(temperature=0.5)).name == "sampling"
-    assert set(RULES) == {"greedy", "sampling", "leviathan"}
+    assert set(RULES) == {"greedy", "sampling", "leviathan", "typical"}
     assert all(rule_for(Sampling(temperature=t)).lossless for t in (0.0, 1.0))

@@ -283,11 +283,11 @@ def plan_pair(
     """Decide what to load and refuse what cannot work before any weight is read.
 
     event_model: None means the built-in one beside the built-in target and none otherwise; "none" means none.
-    drafter: "auto" takes cross_modal with an adapter, draft_model with one, memory for a stream and prompt lookup
-    otherwise. adapter: a file. draft_model: a folder, a hub id or a built-in event model, perhaps of another
-    vocabulary. head: a trained head, see ``make_drafter``; it chooses its drafter. both: the event model is wanted, whoever drafts. Raises SettingError for an unknown drafter, for a
-    drafter without what it needs, for vocabularies that differ, for an event model that is wanted and not named;
-    CheckpointError for a file that is no adapter.
+    drafter: "auto" takes cross_modal with an adapter, draft_model with one, a head's own, memory for a stream and
+    prompt lookup otherwise. adapter: a file. draft_model: a folder, a hub id or a built-in event model, perhaps of
+    another vocabulary. head: a trained one, see ``make_drafter``. both: the event model is wanted, whoever drafts.
+    Raises SettingError for an unknown drafter, for a drafter without what it needs, for vocabularies that differ,
+    for an event model that is wanted and not named; CheckpointError for a file that is no adapter or head.
     """
     if event_model is None:
         event_model = NANO if target == NANO else "none"
@@ -617,9 +617,9 @@ def make_drafter(
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
-    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens
-    of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder
-    of heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
+    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens of
+    every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder of
+    heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
     depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or measures it
     now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree is static or
     a chain), which want ``LeviathanSampling`` with the same one as rule. Raises SettingError for an unknown

@@ -1,10 +1,11 @@
 """What all our models share: a decoder behind pictures, events or nothing, spliced into the text's embeddings."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from crossdraft.models.loading import load_weights, read_json, resolve_checkpoin
 from crossdraft.models.session import DecoderSession
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
-from crossdraft.nn.engine import Engine
+from crossdraft.nn.engine import Engine, TreeAttention
 
 PLACEHOLDER = -200
 """Id of a position that holds no text."""
@@ -87,6 +88,12 @@ class SplicedVLM:
                 f"not known to be bit-exact: tested with {tested} CPU threads, running with {now}; load it again",
             )
         return self.engine.exactness
+
+    def with_trees(self, attention: TreeAttention) -> Self:
+        """The same weights, with draft trees scored by ``attention``."""
+        other = copy.copy(self)
+        other.engine = self.engine.twin(tree_attention=attention)
+        return other
 
     @abstractmethod
     def encode(self, prompt: Prompt) -> Encoded:

@@ -8,8 +8,8 @@ masked). How much pinning a machine needs is measured at load (``nn.selftest``).
 
 import copy
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Complex, Float, Int
@@ -19,7 +19,7 @@ from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
 from crossdraft.core.types import SIMILARITY, Exactness
-from crossdraft.nn.attention import Attend, attend_chain, key_end
+from crossdraft.nn.attention import Attend, attend_chain, attend_masked, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.graphs import StaticPasses
 from crossdraft.nn.layer import PackedLayer, attention_dtype, rotations
@@ -29,6 +29,9 @@ from crossdraft.nn.pins import Pins
 from crossdraft.nn.seams import block_starts
 from crossdraft.nn.selftest import pin
 from crossdraft.nn.trees import TreePlan, attend_tree, tree_shape
+
+TreeAttention = Literal["exact", "near-exact"]
+"""exact: a tree's rows have the bits of plain decoding. near-exact: the usual masked attention, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Engine:
 
     dtype: bfloat16, float32 or float64. The self-test at load sets ``exactness`` and the pins; ``self_test=False``
     leaves both at "not tested". static: chain passes of fixed shapes, which a CUDA device records as graphs and
-    replays; by default on CUDA only. Raises SettingError for another dtype.
+    replays; by default on CUDA only. tree_attention: near-exact runs a tree of any width in one pass.
+    Raises SettingError for another dtype or kind of attention.
     """
 
     def __init__(
@@ -55,9 +59,12 @@ class Engine:
         *,
         self_test: bool = True,
         static: bool | None = None,
+        tree_attention: TreeAttention = "exact",
     ) -> None:
         if dtype not in (torch.bfloat16, torch.float32, torch.float64):
             raise SettingError(f"dtype {dtype} is not supported by the decoder; use bfloat16 or float32")
+        _check_trees(tree_attention)
+        self.tree_attention = tree_attention
         self.config: DecoderConfig = decoder.config
         self.dtype, self.device = dtype, torch.device(device)
         cfg = self.config
@@ -75,7 +82,7 @@ class Engine:
             self._norm = RowNorm(decoder.norm.weight, cfg.rms_norm_eps, dtype, self.device)
             self.turns = rotations(cfg, cfg.max_positions, dtype, self.device)
         self.pins = Pins()
-        self.exactness = Exactness(False, "not tested")
+        self._tested = Exactness(False, "not tested")
         self.tested_threads = 0
         use_static = self.device.type == "cuda" if static is None else static
         self.static = StaticPasses(self) if use_static else None
@@ -87,13 +94,26 @@ class Engine:
         either. Caches made before must not be used after."""
         if self.static is not None:
             self.static.forget()
-        self.pins, self.exactness = pin(self)
+        self.pins, self._tested = pin(self)
         self.tested_threads = torch.get_num_threads()
 
-    def twin(self, *, static: bool) -> "Engine":
-        """The same weights and pins, with or without passes of fixed shapes."""
+    @property
+    def exactness(self) -> Exactness:
+        """What the self-test found, and whether trees keep to it."""
+        if self.tree_attention == "exact":
+            return self._tested
+        return replace(
+            self._tested, bit_exact=False, detail=f"near-exact trees, by choice; chains: {self._tested.detail}"
+        )
+
+    def twin(self, *, static: bool | None = None, tree_attention: TreeAttention | None = None) -> "Engine":
+        """The same weights and pins, with or without passes of fixed shapes, and with another tree attention."""
         other = copy.copy(self)
-        other.static = StaticPasses(other) if static else None
+        if static is not None:
+            other.static = StaticPasses(other) if static else None
+        if tree_attention is not None:
+            _check_trees(tree_attention)
+            other.tree_attention = tree_attention
         return other
 
     def linears(self) -> list[PackedLinear]:
@@ -165,7 +185,7 @@ class Engine:
         """One pass over the root and a draft, behind what is committed; nothing is committed here.
 
         parents: as ``Draft.parents`` (node 0 is row 1); None for a chain. A row's bits are those that a 1-row pass
-        over its own path would give, if ``exactness.bit_exact``.
+        over its own path would give, if ``exactness.bit_exact`` (a chain's even where trees are near-exact).
         Raises SettingError for a bad tree or when the cache has no room.
         """
         embeds = self.embed(tokens)
@@ -176,7 +196,8 @@ class Engine:
             states = self._chain(embeds, cache, capture, taps)
         else:
             check_parents(parents)
-            states = self._tree(embeds, cache, parents, capture, taps)
+            run = self._tree if self.tree_attention == "exact" else self._masked_tree
+            states = run(embeds, cache, parents, capture, taps)
         return PassResult(self.unembed(states), taps)
 
     def plan_tree(self, parents: Sequence[int], base: int, first: int, num_rows: int) -> TreePlan:
@@ -258,6 +279,26 @@ class Engine:
             parts.append((self._run_tree(part, cache, plan, capture, got), got))
         return _join(parts, taps)
 
+    def _masked_tree(
+        self,
+        x: Tensor,
+        cache: DenseCache,
+        parents: Sequence[int],
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+    ) -> Tensor:
+        rows, start = x.shape[0], cache.length
+        cache.open_pass(rows)
+        shape = tree_shape(tuple(parents), 0, rows, self.device)
+        hidden = torch.zeros(rows, start + rows, dtype=torch.bool, device=self.device)
+        hidden[:, start:] = torch.from_numpy(~shape.mask).to(self.device)
+        positions = torch.from_numpy(shape.depths).to(self.device) + start
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+            return attend_masked(q, k, v, cache, layer, start, hidden, self.pins)
+
+        return self.run_layers(x, self.turns.index_select(0, positions), attend, capture, taps)
+
     def _run_chain(
         self,
         x: Tensor,
@@ -326,6 +367,11 @@ class Engine:
         if -1 in capture:
             taps[-1] = x
         return x
+
+
+def _check_trees(kind: str) -> None:
+    if kind not in get_args(TreeAttention):
+        raise SettingError(f"tree attention is '{kind}'; known: {', '.join(get_args(TreeAttention))}")
 
 
 def _join(parts: list[tuple[Tensor, dict[int, Tensor]]], taps: dict[int, Tensor]) -> Tensor:

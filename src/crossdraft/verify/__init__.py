@@ -8,6 +8,7 @@ RULES = {
     "greedy": "crossdraft.verify.greedy:Greedy",
     "sampling": "crossdraft.verify.sampling:KeyedSampling",
     "leviathan": "crossdraft.verify.leviathan:LeviathanSampling",
+    "typical": "crossdraft.verify.typical:TypicalAcceptance",
 }
 
 
