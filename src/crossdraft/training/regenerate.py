@@ -23,6 +23,9 @@ from crossdraft.models.loading import read_json, weight_files
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 
+_STAGE = 32
+"""New tokens between two looks at which answers of a batch have ended."""
+
 Report = Callable[[str, int, int], None]
 
 
@@ -213,17 +216,25 @@ class _Generator:
             seen[row, width - len(prompt) :] = 1
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         config = GenerationConfig(
-            max_new_tokens=self._max_new_tokens, eos_token_id=list(self._ends) or None, cache_implementation="static",
-            pad_token_id=self._ends[0] if self._ends else 0, **drawn,
+            eos_token_id=list(self._ends) or None, pad_token_id=self._ends[0] if self._ends else 0,
+            return_dict_in_generate=True, **drawn,
         )  # fmt: skip
+        said: list[list[int]] = [[] for _ in prompts]
+        live, cache = list(range(len(prompts))), None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            out = self._model.generate(ids, attention_mask=seen, generation_config=config)
-        return [self._cut(row) for row in out[:, width:].tolist()]
-
-    def _cut(self, tokens: list[int]) -> tuple[int, ...]:
-        end = first_end(tokens, self._ends)
-        return tuple(tokens if end is None else tokens[: end + 1])
+            # by and by, so that answers that have ended do not go on costing until the longest has
+            while live and (room := self._max_new_tokens - len(said[live[0]])) > 0:
+                config.max_new_tokens = min(room, _STAGE)
+                out = self._model.generate(ids, attention_mask=seen, past_key_values=cache, generation_config=config)
+                for row, tokens in zip(live, out.sequences[:, ids.shape[1] :].tolist(), strict=True):
+                    end = first_end(tokens, self._ends)
+                    said[row] += tokens if end is None else tokens[: end + 1]
+                on = [i for i, row in enumerate(live) if said[row][-1] not in self._ends]
+                live, ids, cache = [live[i] for i in on], out.sequences[on], out.past_key_values
+                cache.batch_select_indices(torch.tensor(on, dtype=torch.long))
+                seen = torch.nn.functional.pad(seen[on], (0, ids.shape[1] - seen.shape[1]), value=1)
+        return [tuple(tokens) for tokens in said]
 
 
 _mine: _Generator | None = None
