@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,8 +46,10 @@ from crossdraft.extraction.jobs import Job
 from crossdraft.models import fingerprint, load_vlm, read_ends, resolve_checkpoint
 from crossdraft.models.catalogue import family_of
 from crossdraft.models.loading import read_json
+from crossdraft.models.spliced import SplicedVLM
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
+from crossdraft.nn.engine import TreeAttention
 from crossdraft.verify import rule_for
 
 NANO, NANO_DISTILLED = "nano", "nano-distilled"
@@ -130,6 +132,19 @@ def load_event_model(
         _sources[model] = replace(_sources[model], lora=str(lora))
         model.name += CHANGED  # its states are another model's
     return model
+
+
+def with_trees(target: VLM, attention: str) -> VLM:
+    """The same weights, with draft trees scored "exact" or "near-exact" (``nn.engine``). SettingError for a model
+    on transformers' code."""
+    if not isinstance(target, SplicedVLM):
+        raise SettingError(f"'{target.name}' runs on transformers' code, which takes chains only")
+    if attention not in get_args(TreeAttention):
+        raise SettingError(f"unknown trees '{attention}'; choose {' or '.join(get_args(TreeAttention))}")
+    other: VLM = target.with_trees(attention)
+    if target in _sources:
+        _sources[other] = _sources[target]
+    return other
 
 
 def load_for_training(ref: str | Path, *, device: str = "auto") -> tuple[VLM, Decoder]:
@@ -617,9 +632,9 @@ def make_drafter(
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
-    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens of
-    every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder of
-    heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
+    gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens
+    of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder
+    of heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
     depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or measures it
     now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree is static or
     a chain), which want ``LeviathanSampling`` with the same one as rule. Raises SettingError for an unknown

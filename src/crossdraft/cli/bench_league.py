@@ -12,7 +12,7 @@ Body = Mapping[str, Any]
 
 _OPTIONS = (
     "target", "event_model", "methods", "prompts", "limit", "temperature", "mode", "nodes", "depth", "repeats",
-    "max_new_tokens", "dtype", "device", "heads", "adapters", "draft_model",
+    "max_new_tokens", "dtype", "device", "heads", "adapters", "draft_model", "trees",
     "traces", "seed",
 )  # fmt: skip
 
@@ -50,6 +50,7 @@ def add_options(group: "argparse._ArgumentGroup") -> None:
         type=output.folder,
     )
     add("--draft-model", "a smaller model to draft: folder, hub id or nano", metavar="REF")
+    add("--trees", "how trees are scored: exact (bit for bit) or near-exact (default: exact)", metavar="HOW")
     add("--traces", "prompts whose requests are kept in detail for the report (default: 2)", type=int, metavar="N")
     add("--seed", "of the order of runs and of intervals (default: 0)", type=int, metavar="S")
 

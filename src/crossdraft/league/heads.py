@@ -1,6 +1,7 @@
 """The league's rows with weights of their own: trained heads, a smaller model, an event model and its adapters."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from crossdraft.bench.league import Cost, Heat, Method, Settings
 from crossdraft.bench.paired import Answer
@@ -15,10 +16,11 @@ from crossdraft.build import (
 )
 from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import VLM, Drafter, Rule
+from crossdraft.core.registry import find
 from crossdraft.core.types import Sampling
 from crossdraft.league.setup import Recipe, Setup, weight_bytes
 from crossdraft.training.adapters import ADAPTER
-from crossdraft.verify import rule_for
+from crossdraft.verify import RULES, rule_for
 
 TREES: tuple[Settings, ...] = (
     {}, {"nodes": 6, "depth": 3, "branch": 4}, {"nodes": 12, "depth": 5, "branch": 4},
@@ -57,6 +59,19 @@ def head(
     return method
 
 
+def typical(setup: Setup) -> Method:
+    """Medusa's heads with Medusa's own rule: above temperature 0 it says other things than the target would."""
+
+    def rule(temperature: float, seed: int) -> Rule:
+        sampling = Sampling(temperature=temperature, seed=seed)
+        judge: Rule = find("rule", RULES, "typical")(sampling) if temperature else rule_for(sampling)
+        return judge
+
+    return replace(
+        HEADS["medusa"](setup), name="medusa_typical", rule=rule, note="typical acceptance; lossy above 0"
+    )
+
+
 def _tree_budget(nodes: int, depth: int) -> Settings:
     return {"nodes": nodes, "depth": depth, "branch": 8}
 
@@ -78,7 +93,7 @@ def smaller_model(setup: Setup) -> Method:
     """A smaller model's chain: its best tokens at temperature 0, above it drawn ones for Leviathan's rule."""
 
     def load() -> VLM:
-        ref = setup.draft_model
+        ref = setup.draft_model or (NANO_DISTILLED if setup.is_nano else None)
         if ref is None:
             raise SettingError("no smaller model was given; name one with --draft-model")
         source = setup.source
@@ -148,6 +163,7 @@ def crossing(name: str, level: str | None, event_model: str | None, note: str) -
 HEADS: dict[str, Recipe] = {
     "draft_model": smaller_model,
     "medusa": head("medusa", "medusa", MEDUSA, _plain_budget, "Medusa-1 heads, static tree"),
+    "medusa_typical": typical,
     "eagle_chain": head("eagle_chain", "eagle", CHAINS, _chain_budget, "EAGLE's head, a chain"),
     "eagle": head("eagle", "eagle", STATIC, _plain_budget, "EAGLE's head, its static tree"),
     "eagle2": growing("eagle2", note="EAGLE's head, a tree that grows"),

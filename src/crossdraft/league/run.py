@@ -13,7 +13,17 @@ from crossdraft.bench.league_rows import Auditor, league_rows
 from crossdraft.bench.paired import PLAIN
 from crossdraft.bench.verify_cost import verify_costs
 from crossdraft.bench.workbench import Report, silent
-from crossdraft.build import NANO, Pair, Source, load_pair, pick_device, pick_dtype, plan_pair, workbench
+from crossdraft.build import (
+    NANO,
+    Pair,
+    Source,
+    load_pair,
+    pick_device,
+    pick_dtype,
+    plan_pair,
+    with_trees,
+    workbench,
+)
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.registry import find
@@ -36,7 +46,8 @@ class LeagueConfig:
     (the settings that were fastest on the part "tune"). repeats: at temperature 0; above it every seed is run once.
     traces: prompts whose requests are kept in every detail. seed: of the orders and of the bootstrap.
     threads: of the CPU; one is steadier on a machine that does other things too. heads, adapters: folders of
-    trained ones; draft_model: a smaller model.
+    trained ones; draft_model: a smaller model. trees: how the target scores them, "exact"
+    or "near-exact".
     """
 
     target: str
@@ -58,6 +69,7 @@ class LeagueConfig:
     heads: Path | None = None
     adapters: Path | None = None
     draft_model: str | None = None
+    trees: str = "exact"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,6 +117,8 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     plan = plan_pair(config.target, config.event_model)
     report("loading the target", 0, 0)
     pair = load_pair(plan, dtype=config.dtype, device=config.device, threads=config.threads)
+    if config.trees != "exact":
+        pair = replace(pair, target=with_trees(pair.target, config.trees))
     prompts = held_out.prompts
     bench = workbench(pair, prompts[0], report=report)
     source = Source.of(config.target, "target", config.dtype, config.device)
