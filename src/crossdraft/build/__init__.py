@@ -633,13 +633,13 @@ def make_drafter(
 
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
     gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens
-    of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder or a folder
-    of heads; None: those that lie beside the target (``build.heads.find_head``); settings: of such a drafter (shape,
-    depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or measures it
-    now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree is static or
-    a chain), which want ``LeviathanSampling`` with the same one as rule. Raises SettingError for an unknown
-    name and when the event model is missing or of another vocabulary, CheckpointError for an adapter or head that
-    does not fit.
+    of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder, or a
+    folder of heads; None: those that lie beside the target (``build.heads.find_head``). settings: of such a drafter
+    (shape, depth, branch, nodes). costs: of the target's passes; None takes what was measured for the pair, or
+    measures it now. draft_model: for "draft_model". sampling: draw the drafts ("draft_model", and heads whose tree
+    is static or a chain), which want ``LeviathanSampling`` with the same one as rule.
+    Raises SettingError for an unknown name and when the event model is missing or of another vocabulary,
+    CheckpointError for an adapter or head that does not fit.
     """
     kind = find("drafter", DRAFTERS, name)
     if name == "none":

@@ -1,0 +1,34 @@
+#!/bin/sh
+# A target's own answers, and every drafting head trained on them: sh scripts/heads.sh nano|smollm OUT [TARGET]
+# Whatever is there already is kept or gone on with. One thread each: run both targets side by side on two cores.
+set -eu
+which=$1 out=$2 target=${3:-nano}
+export OMP_NUM_THREADS=1
+run() { .venv/bin/crossdraft "$@" --threads 1; }
+head() { name=$1; shift; run train head "$name" --target "$target" --data "$out/answers" --out "$out/$name" "$@"; }
+
+mkdir -p "$out"
+case $which in
+nano)
+	test -d "$out/clips" || .venv/bin/crossdraft data scenes "$out/clips" --streams 150 --clips 16 --seed 7000
+	run data answers --target nano --prompts "$out/clips" --per-clip 2 --max-new-tokens 128 --out "$out/answers"
+	for name in eagle hass eagle_vlm spec_vlm vispec msd; do
+		head "$name" --clips "$out/clips" --set intermediate_size=256
+	done
+	head eagle3 --clips "$out/clips" --set intermediate_size=256 --draft-vocab 512 --passes 5
+	head medusa --clips "$out/clips"
+	;;
+smollm)
+	run data answers --target "$target" --prompts training --limit 1500 --temperature 0,0,0.7 \
+		--max-new-tokens 160 --out "$out/answers"
+	for name in eagle hass; do
+		head "$name" --draft-vocab 8192
+	done
+	head eagle3 --draft-vocab 8192 --passes 5
+	head medusa --draft-vocab 8192
+	;;
+*)
+	echo "heads.sh: '$which' is unknown; give nano or smollm" >&2
+	exit 2
+	;;
+esac

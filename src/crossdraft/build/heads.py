@@ -1,0 +1,152 @@
+"""Drafting heads by name: where they lie, whether they fit a target, and the drafter that runs them."""
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdraft.core.errors import CheckpointError, SettingError
+from crossdraft.core.protocols import VLM, CostCurve, Drafter
+from crossdraft.core.registry import find
+from crossdraft.core.tree import StaticTree, static_tree
+from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.medusa import MedusaRunner, paying_tree
+from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, read_head_card
+from crossdraft.heads.medusa import MedusaHead
+from crossdraft.heads.recipes import RECIPES
+from crossdraft.heads.runner import HeadRunner
+from crossdraft.models import fingerprint, read_ends, resolve_checkpoint
+from crossdraft.models.nano import heads_dir as nano_heads
+
+SAME_WEIGHTS = {"eagle2": "eagle"}
+"""Drafters that run another method's head."""
+
+HEADS_FOLDER = "heads"
+"""Beside a target's checkpoint: a folder of heads trained for it, one folder each."""
+
+_TIMED = 5
+
+
+HEADED = (*RECIPES, *SAME_WEIGHTS)
+
+
+def drafter_of(path: str | Path) -> str:
+    """The drafter that runs the head at ``path`` best. Raises CheckpointError."""
+    method = read_head_card(path).method
+    return {same: name for name, same in SAME_WEIGHTS.items()}.get(method, method)
+
+
+def is_headed(name: str) -> bool:
+    """Whether the drafter of this name runs a trained head."""
+    return SAME_WEIGHTS.get(name, name) in RECIPES
+
+
+def find_head(name: str, target_folder: str | Path, heads: str | Path | None = None) -> Path:
+    """The checkpoint of the head that drafter ``name`` runs.
+
+    heads: a head's file, its folder, or a folder of such folders; None: those that come with the built-in target,
+    or lie in ``heads`` beside the target's own files. Raises CheckpointError, naming how to train one.
+    """
+    method = SAME_WEIGHTS.get(name, name)
+    if heads is not None and Path(heads).is_file():
+        return Path(heads)
+    built_in = nano_heads(target_folder)
+    root = Path(heads) if heads is not None else built_in or Path(target_folder) / HEADS_FOLDER
+    for place in (root / HEAD, root / method / HEAD):
+        if place.is_file() and (place.parent != root or read_head_card(place).method == method):
+            return place
+    raise CheckpointError(
+        f"no head '{method}' for this target in {root}; train one: crossdraft train head {method} --target DIR "
+        f"--data CORPUS --out {root / method}"
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head that fits its target, packed, with what it cost."""
+
+    runner: HeadRunner | MedusaRunner
+    card: HeadCard
+
+
+def fit_head(
+    path: str | Path, target: VLM, target_folder: str | Path | None, dtype: torch.dtype, device: str
+) -> Fitted:
+    """Load a head for ``target``. target_folder: where its output head is read from; None: it must not be needed.
+
+    Raises CheckpointError when it is of another width or vocabulary, SettingError when it was trained for another
+    target's checkpoint.
+    """
+    head, card = load_head(path)
+    config = head.config if isinstance(head, MedusaHead) else head.config.layer
+    if (config.hidden_size, config.vocab_size) != (target.hidden_size, target.vocab_size):
+        raise CheckpointError(
+            f"{path} was made for a target of width {config.hidden_size} and {config.vocab_size} tokens, but "
+            f"{target.name} has {target.hidden_size} and {target.vocab_size}; train one for it"
+        )
+    if target_folder is not None and card.fingerprint not in ("", fingerprint(resolve_checkpoint(target_folder))):
+        raise SettingError(
+            f"{path} was trained for another checkpoint than {target.name} (for {card.target}); its drafts would "
+            "hardly be accepted; train one for this target"
+        )
+    rows = None
+    if (head.lm_heads if isinstance(head, MedusaHead) else head.lm_head) is None:
+        if target_folder is None:
+            raise SettingError(
+                f"head '{card.method}' reads the target's output head, and its checkpoint is not known"
+            )
+        rows = _output_head(str(target_folder))[head.d2t]
+    if isinstance(head, MedusaHead):
+        return Fitted(MedusaRunner(head, rows, dtype, device), card)
+    return Fitted(HeadRunner(head, rows, dtype, device), card)
+
+
+@lru_cache(maxsize=2)
+def _output_head(folder: str) -> Float[Tensor, "V D"]:
+    return read_ends(folder).head
+
+
+def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[str, Any]) -> Drafter:
+    """The drafter ``name`` on a head. settings: of the drafter's class; "medusa": nodes and depth of its tree, None
+    as large as pays. Raises SettingError for settings that make no sense, CheckpointError for a head of the wrong
+    kind."""
+    kind = find("drafter", DRAFTERS, name)
+    runner = fitted.runner
+    if isinstance(runner, MedusaRunner) != (name == "medusa"):
+        raise CheckpointError(f"the head given is '{fitted.card.method}', which does not draft for '{name}'")
+    if isinstance(runner, MedusaRunner):
+        made: Drafter = kind(head=runner, costs=costs, tree=_medusa_tree(fitted, costs, **settings))
+        return made
+    made = kind(head=runner, costs=costs, level_ms=level_ms(runner, settings.get("branch", 8)), **settings)
+    return made
+
+
+def _medusa_tree(
+    fitted: Fitted, costs: CostCurve, nodes: int | None = None, depth: int | None = None
+) -> StaticTree:
+    heads = fitted.runner.config.heads  # type: ignore[union-attr]
+    listed = fitted.card.accuracies or [[0.5**rank for rank in range(1, 11)]] * heads
+    accuracies = torch.tensor(listed)[: min(heads, depth or heads)]
+    return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)
+
+
+def level_ms(runner: HeadRunner, rows: int) -> float:
+    """Milliseconds of one level of drafting, the median of a few, output head included."""
+    shape = runner.config.layer
+    width = shape.hidden_size
+    state = runner.idle_state(64 + 2 * rows)
+    guesses = torch.zeros(rows, width, dtype=runner.dtype, device=runner.device)
+    seen = torch.eye(rows, dtype=torch.bool, device=runner.device)
+    spent = []
+    with torch.inference_mode():
+        for _ in range(_TIMED + 1):
+            start = time.perf_counter()
+            out = runner.step(state, guesses, guesses, 1, 0, seen)
+            float(runner.log_probs(out).topk(rows).values[0, 0])  # waits for the device
+            spent.append((time.perf_counter() - start) * 1e3)
+    return sorted(spent[1:])[_TIMED // 2]
