@@ -103,7 +103,7 @@ class Engine:
         if self.tree_attention == "exact":
             return self._tested
         return replace(
-            self._tested, bit_exact=False, detail=f"near-exact trees, by choice; chains: {self._tested.detail}"
+            self._tested, bit_exact=False, detail=f"near-exact trees, by choice; otherwise {self._tested.detail}"
         )
 
     def twin(self, *, static: bool | None = None, tree_attention: TreeAttention | None = None) -> "Engine":
