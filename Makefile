@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench study
+.PHONY: help setup demo smollm test check bench study
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -21,6 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## the built-in pair on twenty clips of one stream: what each drafter gains
 	$(BIN)/crossdraft demo
+
+smollm: $(STAMP)  ## SmolLM2-135M as a text target, into the user's cache (93 MB fetched once); prints the folder
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gguf  # it wants requests, which reading needs not
+	$(BIN)/python scripts/smollm.py
 
 test: $(STAMP)  ## the test suite (installs chromium where that can be done, for the test of reports)
 	sh scripts/browser.sh

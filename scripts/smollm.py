@@ -93,7 +93,7 @@ def convert(gguf: Path, folder: Path) -> None:
     try:
         import gguf as _  # noqa: F401  transformers reads the file with it
     except ImportError as error:
-        raise CheckpointError("the package 'gguf' is missing; install the extra: pip install '.[smollm]'") from error
+        raise CheckpointError("the package 'gguf' is missing; install it: pip install '.[smollm]'") from error
     import torch
     from tokenizers.pre_tokenizers import Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -25,6 +25,7 @@ from jaxtyping import Int64
 from crossdraft.core.errors import DataError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record, write_atomically, write_record
+from crossdraft.data.store import Store
 from crossdraft.data.store.durable import append_durably, cannot_write, lock
 
 KIND, RECORD, ANSWERS = "corpus", "corpus.json", "answers.jsonl"
@@ -80,19 +81,36 @@ def read_corpus(root: str | Path) -> Corpus:
         raise DataError(f"{root / ANSWERS}: cannot be read ({error.strerror}); make the corpus again") from error
     if hashlib.sha256(raw).hexdigest() != about.get("sha256"):
         raise DataError(f"{root / ANSWERS}: is not what {RECORD} says; it is damaged, make the corpus again")
-    replies, _ = _replies(raw)
-    return Corpus(root, about, tuple(replies))
+    return Corpus(root, about, tuple(_replies(raw, root / ANSWERS)))
+
+
+def replies_of(store: Store) -> list[Reply]:
+    """The answers that a store of paired states holds, greedy ones, grouped by recording; a reply's clip is its
+    sample's id. DataError when the store holds no token ids."""
+    if not store.identity.has_tokens:
+        raise DataError(f"{store.root}: holds texts without token ids; extract it again")
+    replies = []
+    for entry, sample in zip(store.entries, store, strict=True):
+        assert sample.target_tokens is not None
+        tokens = tuple(sample.target_tokens.tolist())
+        replies.append(
+            Reply(id=entry.id, group=entry.recording, question=entry.question, tokens=tokens, clip=entry.id)
+        )
+    return replies
 
 
 class CorpusWriter:
     """Makes a corpus, or goes on with one of the same identity; one writer at a time.
 
-    identity: whatever decides the answers (no dates, no places). kept: the whole replies that are there already, in
-    the order of writing. DataError for a corpus of another identity, CrossdraftError when it cannot be written.
+    identity: whatever decides the answers (no dates, no places); note: what else the record shall say. kept: the
+    whole replies that are there already, in the order of writing. Raises DataError for a corpus of another identity, CrossdraftError when it cannot be written.
     """
 
-    def __init__(self, root: str | Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: str | Path, identity: Mapping[str, Any], note: Mapping[str, Any] | None = None
+    ) -> None:
         self.root, self.identity = Path(root), json.loads(json.dumps(identity))
+        self._note = dict(note or {})
         self.kept: list[Reply] = []
         self.whole = False
         self._file: int | None = None
@@ -128,10 +146,10 @@ class CorpusWriter:
 
     def _mend(self, answers: Path) -> list[Reply]:
         raw = answers.read_bytes() if answers.exists() else b""
-        replies, end = _replies(raw)
+        end = raw.rfind(b"\n") + 1
         if end != len(raw) or not answers.exists():  # an append that did not finish
             write_atomically(answers, raw[:end])
-        return replies
+        return _replies(raw[:end], answers)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
@@ -167,21 +185,22 @@ class CorpusWriter:
         self.whole = True
 
     def _record(self, more: Mapping[str, Any]) -> None:
-        write_record(self.root / RECORD, KIND, {**self.identity, **more, "provenance": provenance()})
+        write_record(self.root / RECORD, KIND, {**self.identity, **self._note, **more, "provenance": provenance()})
 
 
 def _line(reply: Reply) -> bytes:
     return json.dumps(asdict(reply), separators=(",", ":")).encode() + b"\n"
 
 
-def _replies(raw: bytes) -> tuple[list[Reply], int]:
-    """The whole lines of ``raw`` and where the last of them ends."""
-    end = raw.rfind(b"\n") + 1
-    found = []
-    for line in raw[:end].splitlines():
-        body = json.loads(line)
-        found.append(Reply(**{**body, "tokens": tuple(body["tokens"])}))
-    return found, end
+def _replies(raw: bytes, path: Path) -> list[Reply]:
+    replies = []
+    for number, line in enumerate(raw.splitlines(), 1):
+        try:
+            body = json.loads(line)
+            replies.append(Reply(**{**body, "tokens": tuple(map(int, body["tokens"]))}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}, line {number}: is no reply ({error}); make the corpus again") from error
+    return replies
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ the settings alone, and each batch draws from a generator of its own, so a run t
 again writes what an unbroken one does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -16,12 +16,16 @@ import numpy as np
 import torch
 
 from crossdraft.core.errors import CheckpointError, SettingError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM, Drafter
 from crossdraft.core.seeds import seed_for
+from crossdraft.core.types import Limits, Sampling
 from crossdraft.data.corpus import CorpusWriter, Reply
-from crossdraft.decode.loop import first_end
+from crossdraft.decode.loop import first_end, generate
 from crossdraft.models.loading import read_json, weight_files
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
+from crossdraft.verify import rule_for
 
 _STAGE = 32
 """New tokens between two looks at which answers of a batch have ended."""
@@ -81,8 +85,8 @@ class Answering(Protocol):
 def plan(asked: Sequence[Asked], config: Regeneration) -> list[Batch]:
     """The batches in the order in which they are done: alike inside, mixed among each other.
 
-    Prompts of one group are alike in length, and so are their answers; a batch takes as long as its longest. A batch
-    of one needs no sorting: then the prompts keep their order, as the clips of a stream should.
+    Prompts of one group are alike in length, and so are their answers; a batch takes as long as its longest. A
+    batch of one needs no sorting: then the prompts keep their order, as the clips of a stream should.
     """
     turn = len(config.temperatures)
     sorts: list[tuple[float, list[Asked]]] = []
@@ -106,16 +110,18 @@ def regenerate(
     asked: Sequence[Asked],
     config: Regeneration,
     root: str | Path,
-    identity: dict[str, Any],
+    identity: Mapping[str, Any],
+    *,
+    note: Mapping[str, Any] | None = None,
     report: Report = lambda *_: None,
 ) -> tuple[int, int]:
     """Answer what the corpus in ``root`` lacks, and declare it whole. Returns replies and tokens made now.
 
-    identity: what decides the answers, see ``CorpusWriter``. Raises what the target raises; what was answered
-    before is kept.
+    identity, note: what decides the answers, and what else is to be known; see ``CorpusWriter``. Raises what the
+    target raises; what was answered before is kept.
     """
     batches = plan(asked, config)
-    with CorpusWriter(root, identity) as writer:
+    with CorpusWriter(root, identity, note) as writer:
         done, kept = 0, 0
         while done < len(batches) and kept + len(batches[done].asked) <= len(writer.kept):
             kept += len(batches[done].asked)
@@ -165,8 +171,8 @@ class TextTarget:
             ids = [tokenizer.dialogue(one.question, ()) for one in batch.asked]
             if (longest := max(map(len, ids))) + self.max_new_tokens > context:
                 raise SettingError(
-                    f"a prompt is {longest} tokens long, with {self.max_new_tokens} new ones it exceeds the context "
-                    f"of {context} of {self.folder.name}; shorten it or the answers"
+                    f"a prompt is {longest} tokens long, with {self.max_new_tokens} new ones it exceeds the "
+                    f"context of {context} of {self.folder.name}; shorten it or the answers"
                 )
             work.append((ids, batch.temperature, batch.seed))
         if self.workers == 1 or len(work) < 2:
@@ -177,6 +183,28 @@ class TextTarget:
             yield from pool.map(_one, work)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class LoopTarget:
+    """Any target, one request at a time in the lossless loop. drafter: changes the time alone; load: {prompt's id:
+    reads the clip and its question}."""
+
+    target: VLM
+    drafter: Drafter
+    max_new_tokens: int
+    load: Mapping[str, Callable[[], Prompt]]
+
+    def answers(self, batches: Sequence[Batch]) -> Iterator[list[tuple[int, ...]]]:
+        """See ``Answering``. DataError when a clip cannot be read."""
+        limits = Limits(max_new_tokens=self.max_new_tokens, eos_token_ids=tuple(self.target.eos_token_ids))
+        for batch in batches:
+            said = []
+            for one in batch.asked:
+                sampling = Sampling(temperature=batch.temperature, seed=seed_for(batch.seed, one.id))
+                prompt, rule = self.load[one.id](), rule_for(sampling)
+                said.append(tuple(generate(self.target, self.drafter, prompt, rule=rule, limits=limits).tokens))
+            yield said
 
 
 _Work = tuple[list[list[int]], float, int]
@@ -226,7 +254,9 @@ class _Generator:
             # by and by, so that answers that have ended do not go on costing until the longest has
             while live and (room := self._max_new_tokens - len(said[live[0]])) > 0:
                 config.max_new_tokens = min(room, _STAGE)
-                out = self._model.generate(ids, attention_mask=seen, past_key_values=cache, generation_config=config)
+                out = self._model.generate(
+                    ids, attention_mask=seen, past_key_values=cache, generation_config=config
+                )
                 for row, tokens in zip(live, out.sequences[:, ids.shape[1] :].tolist(), strict=True):
                     end = first_end(tokens, self._ends)
                     said[row] += tokens if end is None else tokens[: end + 1]
