@@ -150,7 +150,7 @@ class HeadRunner:
         cache, start = state.cache, state.cache.length
         rows = guesses.shape[0]
         hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
-        torch.logical_not(seen, out=hidden[:, start:])
+        hidden[:, start:] = ~seen.to(self.device)
         x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
         at = start + state.shift + depth - 1
         return self._layer(
