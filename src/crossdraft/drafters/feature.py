@@ -226,15 +226,16 @@ class FeatureSession:
         settings, head = self._settings, self._settings.head
         assert settings.sampling is not None
         q = process_logits(logits, settings.sampling).softmax(-1)
-        # one key for each expanded node: position of the answer, and the node's place in the tree
-        keys = position_keys(
-            settings.sampling.seed, "draft", torch.tensor([self._said * 4096 + int(n) for n in nodes[ranks == 0]])
-        )
+        # one key for each expanded node: position of the answer, and a place in the tree that no other has
+        places = self._said * 4096 + int(nodes[0]) + torch.arange(len(logits))
+        keys = position_keys(settings.sampling.seed, "draft", places)
         noise = uniforms(keys.to(q.device), q.shape[-1])
         order = (q.log() - noise.log().neg().log()).argsort(dim=-1, descending=True, stable=True)
         word = order[rows, ranks]
         for node, row, rank in zip(nodes.tolist(), rows.tolist(), ranks.tolist(), strict=True):
             law = q[row].clone()
             law[order[row, :rank]] = 0
+            if not law.sum() > 0:  # its elders were all that can be drawn: what is left is one choice, and sure
+                law[order[row, rank]] = 1
             probs[node, head.d2t] = law / law.sum()
         return word
