@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -123,7 +124,7 @@ class StaticTree:
     def __len__(self) -> int:
         return len(self.parents)
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Depth of the deepest node."""
         return int(depths(self.parents).max()) if self.parents else 0

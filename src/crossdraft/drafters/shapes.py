@@ -43,16 +43,21 @@ def chain_of(length: int) -> StaticTree:
     return StaticTree(tuple(range(-1, length - 1)), (0,) * length)
 
 
-@lru_cache(maxsize=256)
 def plan_of(tree: StaticTree, deepest: int) -> Plan:
     """How ``tree`` is filled, without what lies deeper than ``deepest`` (1 or more).
 
     Raises SettingError unless its nodes come level by level.
     """
+    # as long as the tree fits it is one plan, however much room an answer has left
+    return _plan_of(tree, max(1, min(deepest, tree.depth)))
+
+
+@lru_cache(maxsize=256)
+def _plan_of(tree: StaticTree, deepest: int) -> Plan:
     deep = depths(tree.parents)
     if not len(tree) or bool((deep[1:] < deep[:-1]).any()):
         raise SettingError("a static tree has one node or more, level by level")
-    kept = int((deep <= max(1, deepest)).sum())
+    kept = int((deep <= deepest).sum())
     parents, ranks, depth = tree.parents[:kept], tree.ranks[:kept], deep[:kept].tolist()
     has_children = set(parents)
     expanded = [[n for n in range(kept) if depth[n] == d and n in has_children] for d in range(max(depth) + 1)]
