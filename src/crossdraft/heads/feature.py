@@ -113,17 +113,21 @@ class FeatureHead(nn.Module):
         embeds: Float[Tensor, "B T D"],
         states: Float[Tensor, "B T taps_D"],
         is_visual: Bool[Tensor, "T"] | None = None,
+        prompt: Int[Tensor, "B"] | None = None,
     ) -> Reading:
         """Entries of whole sequences, from position 0 on.
 
-        embeds: of the *next* tokens; states: of the entries' own positions, taps side by side. is_visual: which
-        positions hold a picture; all sequences share them.
+        embeds: of the *next* tokens; states: of the entries' own positions, taps side by side. is_visual: entries
+        whose embedding is a picture's; all sequences share them. prompt: positions of each sequence's prompt; None:
+        all of them are.
         """
         count = torch.arange(embeds.shape[1], device=embeds.device)
         reading = Reading(embeds, self.fuse_taps(states), count, count)
         if self.visual is None or is_visual is None or not bool(is_visual.any()):
             return reading
-        return self.visual(reading, is_visual)
+        ends = torch.full_like(count[:1], len(count)).expand(len(embeds)) if prompt is None else prompt
+        question = reading.feats[torch.arange(len(ends), device=ends.device), ends - 1]
+        return self.visual(reading, is_visual, question)
 
     def blend(self, feats: Float[Tensor, "B T D"], context: Float[Tensor, "B D"] | None) -> Tensor:
         """Features of text behind the pictures, with the pictures' summary if there is one."""

@@ -80,8 +80,11 @@ class Visual(nn.Module):
                 self.img_fc.weight.copy_(torch.cat((torch.eye(width), torch.zeros(width, width)), dim=1))
                 self.img_fc.bias.zero_()
 
-    def forward(self, reading: "Reading", is_visual: Bool[Tensor, "T"]) -> "Reading":
-        """reading: of a whole prompt; is_visual: entries whose embedding is a picture's, one block of them.
+    def forward(
+        self, reading: "Reading", is_visual: Bool[Tensor, "T"], question: Float[Tensor, "B D"]
+    ) -> "Reading":
+        """is_visual: entries whose embedding is a picture's, one block of them. question: what the gate reads, the
+        feature of each prompt's last position.
 
         Raises DataError for several blocks.
         """
@@ -93,7 +96,7 @@ class Visual(nn.Module):
             return replace(reading, direct=is_visual.expand(reading.embeds.shape[:2]))
         if self.config.kind == "summary":
             return self._sum_up(reading, first, end)
-        return self._compress(reading, first, end)
+        return self._compress(reading, first, end, question)
 
     def blend(self, feats: Float[Tensor, "B T D"], context: Float[Tensor, "B D"]) -> Float[Tensor, "B T D"]:
         """``img_fc([f; g])``."""
@@ -103,14 +106,14 @@ class Visual(nn.Module):
 
     # -- SpecVLM ---------------------------------------------------------------------------------------------------
 
-    def choose(self, last: Float[Tensor, "B D"]) -> tuple[int, Tensor | None]:
+    def choose(self, question: Float[Tensor, "B D"]) -> tuple[int, Tensor | None]:
         """(branch for the whole batch, the gate's probability of it for each sequence).
 
         In training the branch is drawn (Gumbel), at inference it is the gate's best.
         """
         if self.gate is None:
             return 0, None
-        logits = self.gate(last.to(self.gate.weight.dtype)).float()
+        logits = self.gate(question.to(self.gate.weight.dtype)).float()
         shared = logits.mean(0)
         if self.training:
             noise = -torch.log(-torch.log(torch.rand(shared.shape, device=shared.device).clamp(1e-9, 1 - 1e-7)))
@@ -118,8 +121,8 @@ class Visual(nn.Module):
         branch = int(shared.detach().argmax())
         return branch, logits.softmax(-1)[:, branch]
 
-    def _compress(self, reading: "Reading", first: int, end: int) -> "Reading":
-        branch, chance = self.choose(reading.feats[:, -1])
+    def _compress(self, reading: "Reading", first: int, end: int, question: Tensor) -> "Reading":
+        branch, chance = self.choose(question)
         name = self.config.branches[branch]
         emb, feat = reading.embeds[:, first:end], reading.feats[:, first:end]
         size = {"prune": self.config.ratio, "pool": self.config.ratio, "conv": self.STRIDE}.get(name, 0)

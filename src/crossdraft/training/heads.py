@@ -229,7 +229,7 @@ class Pupil:
         if head.training and self.recipe.noise:
             noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
             states = states + noise * (512 / states.shape[1])
-        reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:])
+        reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:], batch.prompt)
         # chains begin where the first answer does
         first = int((reading.source < int(batch.prompt.min()) - 1).sum())
         outs = head.unroll(reading, passes, detach=self.recipe.detach, first=first)
