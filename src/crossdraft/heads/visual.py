@@ -125,7 +125,6 @@ class Visual(nn.Module):
         branch, chance = self.choose(question)
         name = self.config.branches[branch]
         emb, feat = reading.embeds[:, first:end], reading.feats[:, first:end]
-        size = {"prune": self.config.ratio, "pool": self.config.ratio, "conv": self.STRIDE}.get(name, 0)
         if name == "text-only":
             emb, feat, kept = emb[:, :0], feat[:, :0], reading.positions[:0]
         elif name == "resample":
@@ -133,17 +132,19 @@ class Visual(nn.Module):
             feat = feat.mean(1, keepdim=True).expand_as(emb)
             kept = _last(reading.positions, first, end, emb.shape[1])
         else:
-            kept = reading.positions[first:end][size - 1 :: size]
-            emb, feat, kept = emb[:, : len(kept) * size], feat[:, : len(kept) * size], kept
+            # each window stands at its last position; the last window may be a short one
+            size = self.STRIDE if name == "conv" else self.config.ratio
+            last = torch.arange(size - 1, end - first + size - 1, size).clamp(max=end - first - 1)
+            kept = reading.positions[first:end][last]
             if name == "prune":
-                emb, feat = emb[:, size - 1 :: size], feat[:, size - 1 :: size]
+                emb, feat = emb[:, last], feat[:, last]
             else:
                 parts = _windows(emb, size)
                 emb = parts.mean(2) if name == "pool" else self._convolve(parts)
                 feat = _windows(feat, size).mean(2)
         if chance is not None:
             # straight through: 1 in value, the gate's probability in the gradient
-            through = (1 + chance - chance.detach())[:, None, None].to(emb.dtype)
+            through = (1 + (chance - chance.detach()))[:, None, None].to(emb.dtype)
             emb, feat = emb * through, feat * through
         return _spliced(reading, first, end, emb, feat, kept)
 
