@@ -275,8 +275,11 @@ class Pupil:
         loss, emitted, rounds = 0.0, 0, 0
         tried, right, there_were = np.zeros(depth), np.zeros(depth), np.zeros(depth)
         ranks = np.zeros((depth, RANKS))
-        for start in range(0, len(self.held_out), self.config.batch):
-            places = self.held_out[start : start + self.config.batch]
+        # a gate chooses for each answer by itself when it drafts, and once for a whole batch
+        gated = isinstance(self.head, FeatureHead) and self.head.visual is not None and self.head.visual.gate
+        together = 1 if gated else self.config.batch
+        for start in range(0, len(self.held_out), together):
+            places = self.held_out[start : start + together]
             batch = self.lessons.batch(places)
             loss += float(self._learn(batch)) * len(places)
             hits, found, there = self._hits(batch, depth)
