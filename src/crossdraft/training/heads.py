@@ -173,7 +173,7 @@ class Pupil:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(config.seed, "head"))
             self.head: Head = self.recipe.network(lessons.decoder.config, **config.settings)
-        common = lessons.counts().sort(descending=True, stable=True).indices[: len(self.head.d2t)]
+        common = lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(self.head.d2t)]
         self.head.d2t.copy_(common.sort().values)
         self.head.to(config.device)
         # where each of the target's tokens is in the draft vocabulary; -1: nowhere
@@ -209,13 +209,14 @@ class Pupil:
 
     def _learn_tokens(self, head: MedusaHead, batch: Batch) -> Tensor:
         """Cross-entropy of the text's own tokens: head k at position t against token t + 2 + k."""
-        states = batch.states[LAST]
+        states = batch.states[LAST].float()
         position = torch.arange(states.shape[1], device=states.device)
         total = states.new_zeros((), dtype=torch.float32)
         begun = position >= batch.prompt[:, None] - 1
         for k, logits in enumerate(head(states, self.rows)):
-            label = F.pad(batch.tokens[:, 2 + k :], (0, 2 + k))
-            there = begun & (position + 2 + k < batch.length[:, None]) & (self.t2d[label] >= 0)
+            ahead = position + 2 + k
+            label = batch.tokens[:, ahead.clamp(max=len(position) - 1)]
+            there = begun & (ahead < batch.length[:, None]) & (self.t2d[label] >= 0)
             if bool(there.any()):
                 own = losses.token_ce(logits[there], self.t2d[label[there]])
                 total = total + self.recipe.decay**k * own.mean()
@@ -307,7 +308,7 @@ class Pupil:
         there_all = np.zeros_like(hits)
         ranks = np.zeros((depth, RANKS))
         if isinstance(self.head, MedusaHead):
-            guesses = [(k, g) for k, g in enumerate(self.head(batch.states[LAST], self.rows)[:depth])]
+            guesses = [(k, g) for k, g in enumerate(self.head(batch.states[LAST].float(), self.rows)[:depth])]
             where = torch.arange(steps, device=batch.tokens.device)
         else:
             outs, where = self._guess(self.head, batch, depth)

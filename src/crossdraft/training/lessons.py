@@ -92,10 +92,11 @@ class Lessons:
             sha.update(repr((lesson.ids, lesson.prompt, lesson.scene)).encode())
         return sha.hexdigest()
 
-    def counts(self) -> Int[Tensor, "V"]:
-        """How often each token is in an answer."""
+    def counts(self, places: Sequence[int]) -> Int[Tensor, "V"]:
+        """How often each token is in the answers at ``places``."""
         out = torch.zeros(self.decoder.config.vocab_size, dtype=torch.long)
-        for lesson in self.lessons:
+        for place in places:
+            lesson = self.lessons[place]
             answer = torch.tensor(lesson.ids[lesson.prompt :])
             out.index_add_(0, answer, torch.ones_like(answer))
         return out
