@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,8 @@ class Lessons:
         sha = hashlib.sha256()
         for lesson in self.lessons:
             sha.update(repr((lesson.ids, lesson.prompt, lesson.scene)).encode())
+        for scene in self.scenes:
+            sha.update(scene.detach().cpu().float().numpy().tobytes())
         return sha.hexdigest()
 
     def counts(self, places: Sequence[int]) -> Int[Tensor, "V"]:
@@ -140,7 +143,8 @@ class Lessons:
             "target": _weights_digest(self.decoder),
         }  # fmt: skip
         path, told = folder / FEATURES, folder / FEATURES_CARD
-        whole = told.is_file() and path.is_file() and json.loads(told.read_text()) == card
+        size = shape[0] * shape[1] * torch.finfo(self.dtype).bits // 8
+        whole = path.is_file() and path.stat().st_size >= size and _told(told) == card
         folder.mkdir(parents=True, exist_ok=True)
         try:
             mapped = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=self.dtype).view(shape)
@@ -173,6 +177,14 @@ class Lessons:
         return dict(zip(self.layers, parts, strict=True))
 
 
+def _told(path: Path) -> Any:
+    """What a card says; None when there is none that can be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _weights_digest(decoder: Decoder) -> str:
     """A cheap mark of a decoder's weights: sums of every parameter."""
     sums = torch.stack([p.detach().float().sum().cpu() for p in decoder.parameters()])
@@ -190,14 +202,14 @@ def read_lessons(
     """
     lessons: list[Lesson] = []
     scenes: list[Tensor] = []
-    numbers: dict[str, int] = {}
+    numbers: dict[str | int, int] = {}
     for number, (load, tokens, group, pictures) in enumerate(answers):
         report(number)
         encoded = target.encode(load())
         seen = torch.tensor(encoded.tokens) < 0
         scene = None
         if bool(seen.any()):
-            key = pictures or str(number)
+            key = number if pictures is None else pictures
             if key not in numbers:
                 numbers[key] = len(scenes)
                 scenes.append(encoded.embeds[seen].clone())
