@@ -110,7 +110,7 @@ def _open(path: Path, *, weights: bool = False) -> tuple[Head, HeadCard, dict[st
         card = from_mapping(HeadCard, body["card"], str(path))
         with torch.device("meta"):
             head = _build(body["kind"], body["config"], str(path))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SettingError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError, SettingError) as error:
         raise CheckpointError(f"{path} has an unreadable header ({error}); train the head again") from error
     return head, card, state
 

@@ -51,6 +51,8 @@ class FeatureHeadConfig:
             raise SettingError(f"a head that fuses by concatenation reads one tap, not {len(self.taps)}")
         if not self.taps:
             raise SettingError("a feature head needs at least one tap")
+        if self.fuse == "attention" and self.visual is not None and self.visual.kind == "direct":
+            raise SettingError("only a head that fuses by concatenation can take a picture's embedding for both")
         if self.draft_vocab is not None and not 1 <= self.draft_vocab <= self.layer.vocab_size:
             raise SettingError(
                 f"draft_vocab is {self.draft_vocab}, must be from 1 to the target's {self.layer.vocab_size}"

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Lessons:
         """Answer tokens of all lessons."""
         return int(sum(len(lesson.ids) - lesson.prompt for lesson in self.lessons))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What is taught: by this a training is known again."""
         sha = hashlib.sha256()
