@@ -1,0 +1,147 @@
+"""Every chain of ``unroll`` against a run of it by itself, entry by entry, with attention written out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossdraft.heads.feature import FeatureHead, Reading, chain_mask
+from crossdraft.heads.visual import VisualConfig
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eagle": ("eagle", {}),
+    "eagle with an input norm": ("eagle_vlm", {}),
+    "eagle3": ("eagle3", {"draft_vocab": 7}),
+    "direct": ("msd", {}),
+    "summary": ("vispec", {"visual": VisualConfig(kind="summary", queries=3)}),
+    "pooled": ("spec_vlm", {"visual": VisualConfig(kind="compress", branches=("pool",))}),
+}
+
+
+class Alone:
+    """One sequence of entries that grows by one; keys and values in lists."""
+
+    def __init__(self, head: FeatureHead) -> None:
+        self.head, self.keys, self.values = head, [], []  # type: ignore[var-annotated]
+
+    def turned(self, rows: Tensor, position: int) -> Tensor:
+        """(heads, d) rotated: channel i with channel i + d / 2."""
+        angle = float(position) * self.head.config.layer.frequencies()
+        turn = torch.complex(angle.cos(), angle.sin()).to(torch.complex128)
+        half = rows.shape[-1] // 2
+        out = torch.complex(rows[:, :half], rows[:, half:]) * turn
+        return torch.cat((out.real, out.imag), dim=-1)
+
+    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x / (x.square().mean() + self.head.config.layer.rms_norm_eps).sqrt() * weight
+
+    def step(self, embed: Tensor, feat: Tensor, position: int, direct: bool = False) -> Tensor:
+        """(D,) the guess of one more entry."""
+        head, cfg, attn = self.head, self.head.config.layer, self.head.layer.self_attn
+        if head.config.fuse == "attention":
+            assert head.embed_norm is not None and head.hidden_norm is not None
+            x = feat
+            reads = torch.cat((self.norm(embed, head.embed_norm.weight), self.norm(feat, head.hidden_norm.weight)))
+        else:
+            x = embed if direct else head.fc.weight @ torch.cat((embed, feat)) + head.fc.bias
+            reads = x
+            if head.layer.input_layernorm is not None:
+                reads = self.norm(x, head.layer.input_layernorm.weight)
+        q = self.turned((attn.q_proj.weight @ reads).view(cfg.num_heads, -1), position)
+        self.keys.append(self.turned((attn.k_proj.weight @ reads).view(cfg.num_kv_heads, -1), position))
+        self.values.append((attn.v_proj.weight @ reads).view(cfg.num_kv_heads, -1))
+        mixed = []
+        for number in range(cfg.num_heads):
+            shared = number // (cfg.num_heads // cfg.num_kv_heads)
+            keys = torch.stack([k[shared] for k in self.keys])
+            values = torch.stack([v[shared] for v in self.values])
+            mixed.append(torch.softmax(keys @ q[number] / cfg.head_dim**0.5, 0) @ values)
+        x = x + attn.o_proj.weight @ torch.cat(mixed)
+        mlp, inner = head.layer.mlp, self.norm(x, head.layer.post_attention_layernorm.weight)
+        gate = mlp.gate_proj.weight @ inner
+        return x + mlp.down_proj.weight @ (gate * gate.sigmoid() * (mlp.up_proj.weight @ inner))
+
+
+def chain(head: FeatureHead, reading: Reading, row: int, begins: int, passes: int) -> list[Tensor]:
+    """Guesses of the chain that begins at one entry: everything up to it as the target says, then its own."""
+    alone, outs = Alone(head), []
+    for t in range(begins + passes):
+        if t <= begins:
+            feat = reading.feats[row, t]
+        else:
+            feat = outs[-1]
+            if reading.context is not None:
+                assert head.visual is not None and head.visual.img_fc is not None
+                blended = torch.cat((feat, reading.context[row]))
+                feat = head.visual.img_fc.weight @ blended + head.visual.img_fc.bias
+        direct = reading.direct is not None and bool(reading.direct[row, t])
+        out = alone.step(reading.embeds[row, t], feat, int(reading.positions[t]), direct)
+        if t >= begins:
+            outs.append(out)
+    return outs
+
+
+def reading_of(head: FeatureHead, make: Callable[..., Any], pictures: bool) -> Reading:
+    """Two texts of 16 positions, read together."""
+    texts = [make(16, pictures, seed) for seed in (1, 2)]
+    embeds = torch.stack([text.embeds for text in texts])
+    states = torch.stack([text.taps(head) for text in texts])
+    is_visual = texts[0].is_visual if pictures else None
+    return head.read(embeds[:, 1:], states[:, :-1], None if is_visual is None else is_visual[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("late", [0, 3])
+@torch.no_grad()
+def test_a_chain_is_what_it_would_be_alone(kind: str, late: int, head: Any, said: Any) -> None:
+    name, settings = KINDS[kind]
+    passes, drafting = 4, head(name, **settings)
+    reading = reading_of(drafting, said, drafting.visual is not None)
+    steps = reading.embeds.shape[1]
+    first = late and steps - 8
+    outs = drafting.unroll(reading, passes, detach=True, first=first)
+    assert [tuple(out.shape) for out in outs] == [(2, steps - first, 16)] * passes
+    for row in range(2):
+        for begins in range(max(first, steps - 8), steps - passes + 1):
+            for j, own in enumerate(chain(drafting, reading, row, begins, passes)):
+                torch.testing.assert_close(outs[j][row, begins + j - first], own, atol=1e-11, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_chains_that_begin_late_are_the_same_chains(head: Any, said: Any) -> None:
+    drafting = head("eagle3")
+    reading = reading_of(drafting, said, False)
+    whole, late = (drafting.unroll(reading, 3, detach=False, first=first) for first in (0, 5))
+    for j in range(3):
+        torch.testing.assert_close(late[j][:, j:], whole[j][:, 5 + j :], atol=1e-12, rtol=1e-10)
+
+
+def test_no_later_entry_is_seen() -> None:
+    """What entry t of pass j may look at never lies behind t, and is exactly t + 1 entries, each once."""
+    for steps, first, j in ((7, 0, 0), (7, 0, 3), (9, 4, 2), (5, 2, 1)):
+        mask = chain_mask(steps, first, j, torch.device("cpu"))[0, 0]
+        entry = torch.cat([torch.arange(steps), *(torch.arange(first, steps) for _ in range(j))])
+        for t in range(first + j, steps):
+            assert sorted(entry[mask[t - first]].tolist()) == list(range(t + 1))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_gradients_stay_in_their_pass_or_flow_through(detach: bool, head: Any, said: Any) -> None:
+    """HASS against EAGLE-3: what the last guess owes to the first entry's feature."""
+    drafting = head("eagle")
+    reading = reading_of(drafting, said, False)
+    feats = reading.feats.clone().requires_grad_()
+    moved = Reading(reading.embeds, feats, reading.positions, reading.source)
+    last = drafting.unroll(moved, 3, detach=detach)[2][0, -1].sum()
+    (gradient,) = torch.autograd.grad(last, feats)
+    begins = reading.embeds.shape[1] - 3
+    assert gradient[0, begins].abs().sum() > 0, "its key is seen by the last guess in any case"
+    assert torch.equal(gradient[0, begins + 1 :], torch.zeros_like(gradient[0, begins + 1 :]))
+    assert not gradient[1].any()
+    alone = torch.stack([out[0, begins + j] for j, out in enumerate(drafting.unroll(moved, 2, detach=detach))])
+    (through,) = torch.autograd.grad(alone[1].sum(), drafting.fc.bias, retain_graph=True)
+    frozen = drafting.unroll(moved, 2, detach=True)[1][0, begins + 1].sum()
+    (within,) = torch.autograd.grad(frozen, drafting.fc.bias)
+    assert torch.allclose(through, within) == detach
