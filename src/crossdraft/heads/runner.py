@@ -186,6 +186,7 @@ class HeadState:
 
 
 def _copy(head: FeatureHead, dtype: torch.dtype, device: torch.device) -> FeatureHead:
-    copy = FeatureHead(head.config)
+    # of its dtype from the start: float64 weights must not pass through float32
+    copy = FeatureHead(head.config).to(device=device, dtype=dtype)
     copy.load_state_dict(head.state_dict())
-    return copy.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return copy.eval().requires_grad_(False)
