@@ -1,0 +1,178 @@
+"""The head at inference against the differentiable one: chains, trees, and what is left of guesses."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossdraft.core.errors import SettingError
+from crossdraft.core.tree import ancestor_mask, depths
+from crossdraft.heads.feature import FeatureHead
+from crossdraft.heads.runner import HeadRunner, HeadState
+from crossdraft.heads.visual import BRANCHES, VisualConfig
+
+P, T = 14, 22
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eagle": ("eagle", {}),
+    "eagle_vlm": ("eagle_vlm", {}),
+    "eagle3": ("eagle3", {"draft_vocab": 7}),
+    "msd": ("msd", {}),
+    "vispec": ("vispec", {"visual": VisualConfig(kind="summary", queries=3)}),
+    **{
+        branch: ("spec_vlm", {"visual": VisualConfig(kind="compress", branches=(branch,), ratio=2)})
+        for branch in BRANCHES
+    },
+    "gated": ("spec_vlm", {}),
+}
+
+
+@pytest.fixture(params=KINDS)
+def drafting(request: Any, head: Any) -> FeatureHead:
+    name, settings = KINDS[request.param]
+    return head(name, **settings)
+
+
+@pytest.fixture
+def rows() -> Tensor:
+    return torch.randn(13, 16, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+@torch.no_grad()
+def unrolled(drafting: FeatureHead, text: Any, passes: int) -> list[dict[int, Tensor]]:
+    """[pass]{position of the entry: guess}, of chains behind the prompt of P positions."""
+    reading = drafting.read(
+        text.embeds[None, 1:], text.taps(drafting)[None, :-1], text.is_visual[1:], torch.tensor([P])
+    )
+    first = int((reading.source < P - 1).sum())
+    outs = drafting.unroll(reading, passes, detach=True, first=first)
+    where = reading.source[first:].tolist()
+    return [{t: out[0, i] for i, t in enumerate(where) if i >= j} for j, out in enumerate(outs)]
+
+
+def begun(runner: HeadRunner, text: Any, length: int = P) -> tuple[HeadState, Tensor]:
+    return runner.begin(text.view(length), text.embeds[length : length + 1], T + 20)
+
+
+def digest(runner: HeadRunner, state: HeadState, text: Any, start: int, count: int) -> Tensor:
+    """Entries start.. of the text: the state of position t and the token behind it."""
+    states = text.taps(runner)[start : start + count]
+    return runner.extend(state, states, text.embeds[start + 1 : start + 1 + count])
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
+
+
+@torch.inference_mode()
+def test_verified_tokens_and_chains_are_those_of_training(drafting: FeatureHead, said: Any, rows: Tensor) -> None:
+    text = said(T)
+    want = unrolled(drafting, text, 4)
+    runner = HeadRunner(drafting, rows, torch.float64)
+    state, guess = begun(runner, text)
+    close(guess[0], want[0][P - 1])
+    at = P - 1
+    for count in (1, 3, 2):  # tokens of a round, and a chain after each
+        guess = digest(runner, state, text, at + 1, count)
+        at += count
+        close(guess[0], want[0][at])
+        assert state.length + state.shift == at + 1
+        out = guess
+        for depth in range(1, min(4, T - 1 - at)):
+            seen = torch.ones(1, depth, dtype=torch.bool)
+            out = runner.step(state, out, text.embeds[at + depth + 1][None], depth, depth - 1, seen)
+            close(out[0], want[depth][at + depth])
+        assert state.length + state.shift == at + 1, "a draft commits nothing"
+
+
+@torch.inference_mode()
+def test_a_node_is_the_end_of_its_own_path(drafting: FeatureHead, said: Any, rows: Tensor) -> None:
+    """A tree in levels against one chain for every path."""
+    text, runner = said(T), HeadRunner(drafting, rows, torch.float64)
+    table = torch.randn(9, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    parents = [-1, -1, 0, 0, 1, 2, 4, 4]
+    mask, deep = ancestor_mask(parents), depths(parents).tolist()
+    state, root = begun(runner, text)
+    outs: list[Tensor] = []
+    for depth in (1, 2, 3):
+        nodes = [n for n in range(len(parents)) if deep[n] == depth]
+        above = torch.stack([root[0] if parents[n] < 0 else outs[parents[n]] for n in nodes])
+        used = nodes[0]
+        outs += runner.step(state, above, table[nodes], depth, used, mask[nodes, : used + len(nodes)])
+    for node in range(len(parents)):
+        path = [n for n in range(len(parents)) if mask[node, n]]
+        out = root
+        for depth, n in enumerate(path, 1):
+            seen = torch.ones(1, depth, dtype=torch.bool)
+            out = runner.step(state, out, table[n][None], depth, depth - 1, seen)
+        close(outs[node], out[0])
+
+
+@torch.inference_mode()
+def test_nothing_of_a_guess_stays(drafting: FeatureHead, said: Any, rows: Tensor) -> None:
+    """Drafter refresh: keys and values after a round are those of a state that never guessed."""
+    text, runner = said(T), HeadRunner(drafting, rows, torch.float64)
+    (guessing, out), (quiet, _) = begun(runner, text), begun(runner, text)
+    for depth in range(1, 5):
+        seen = torch.ones(1, depth, dtype=torch.bool)
+        out = runner.step(guessing, out, torch.ones(1, 16, dtype=torch.float64), depth, depth - 1, seen)
+    after, alone = (digest(runner, state, text, P, 3) for state in (guessing, quiet))
+    assert torch.equal(after, alone) and guessing.length == quiet.length
+    for a, b in ((guessing.cache.keys, quiet.cache.keys), (guessing.cache.values, quiet.cache.values)):
+        assert torch.equal(a[:, :, : quiet.length], b[:, :, : quiet.length])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gated"])
+@torch.inference_mode()
+def test_a_state_that_grew_is_one_that_was_built_anew(kind: str, head: Any, said: Any, rows: Tensor) -> None:
+    """From the target's features of the whole text, read as a prompt (whose end a gate would look at)."""
+    name, settings = KINDS[kind]
+    text, runner = said(T), HeadRunner(head(name, **settings), rows, torch.float64)
+    grown, _ = begun(runner, text)
+    digest(runner, grown, text, P, 2)
+    last = digest(runner, grown, text, P + 2, 4)
+    anew, guess = begun(runner, text, P + 6)
+    close(last, guess)
+    assert (grown.length, grown.shift) == (anew.length, anew.shift)
+    close(grown.cache.keys[:, :, : grown.length], anew.cache.keys[:, :, : anew.length])
+    close(grown.cache.values[:, :, : grown.length], anew.cache.values[:, :, : anew.length])
+
+
+@torch.inference_mode()
+def test_logits_are_the_heads(head: Any, said: Any, rows: Tensor) -> None:
+    out = torch.randn(3, 16, dtype=torch.float64)
+    eagle = HeadRunner(head("eagle"), rows, torch.float64)
+    close(eagle.logits(out).double(), (out @ rows.T).float().double())
+    assert eagle.tokens(torch.tensor([3, 1])).tolist() == [3, 1]
+    small = head("eagle3", draft_vocab=7)
+    small.d2t.copy_(torch.tensor([12, 1, 3, 5, 7, 9, 11]))
+    own = HeadRunner(small, None, torch.float64)
+    close(own.logits(out).double(), small.unembed(out, None).float().double())
+    assert own.tokens(torch.tensor([[0], [6]])).tolist() == [[12], [11]]
+    assert torch.allclose(own.log_probs(out).exp().sum(-1), torch.ones(3))
+    assert own.weight_bytes == 8 * small.num_trained
+    for given in (None, rows[:5]):
+        with pytest.raises(SettingError, match="reads the target's output head"):
+            HeadRunner(head("eagle"), given, torch.float64)
+
+
+@pytest.mark.parametrize("name", ["eagle", "eagle3", "vispec"])
+@torch.inference_mode()
+def test_bfloat16_is_near(name: str, head: Any, said: Any, rows: Tensor) -> None:
+    text, guesses = said(T), []
+    for dtype in (torch.float64, torch.bfloat16):
+        runner = HeadRunner(head(name), rows, dtype)
+        state, _ = begun(runner, text)
+        root = digest(runner, state, text, P, 3)
+        guesses.append(runner.step(state, root, text.embeds[P + 4][None], 1, 0, torch.ones(1, 1, dtype=torch.bool)))
+    assert guesses[1].dtype == torch.bfloat16
+    near = torch.nn.functional.cosine_similarity(guesses[0], guesses[1].double())
+    assert near > 0.99
+
+
+def test_an_idle_state_has_room_for_a_level(head: Any, rows: Tensor) -> None:
+    runner = HeadRunner(head("eagle"), rows, torch.float64)
+    state = runner.idle_state(64)
+    assert state.length == state.room == 32
+    out = runner.step(state, rows[:4], rows[:4], 1, 0, torch.eye(4, dtype=torch.bool))
+    assert torch.isfinite(out).all()
