@@ -1,0 +1,117 @@
+"""EAGLE-2: the tree that a head's own confidence grows."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from crossdraft.core.errors import SettingError
+from crossdraft.core.prompt import Prompt
+from crossdraft.core.tree import depths
+from crossdraft.core.types import Limits, Sampling
+from crossdraft.decode.loop import generate
+from crossdraft.drafters.eagle import Eagle2
+from crossdraft.drafters.feature import MAX_NODES
+from crossdraft.verify.greedy import Greedy
+
+SAID = (5, 9, 2, 17)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Every further row costs ``slope``."""
+
+    slope: float
+
+    def pass_ms(self, rows: int) -> float:
+        return 1.0 + self.slope * rows
+
+
+@pytest.mark.parametrize(("branch", "depth", "nodes"), [(3, 4, 12), (4, 3, 63), (2, 5, 7), (5, 1, 4), (1, 4, 9)])
+@pytest.mark.parametrize("seed", [0, 1])
+@torch.inference_mode()
+def test_the_tree_is_the_one_found_by_trying(
+    branch: int, depth: int, nodes: int, seed: int, tiny: Any, prompt: Prompt, begin: Any, retell: Any, paths: Any,
+) -> None:  # fmt: skip
+    """Expand the best of every level by path value, keep the best of all; every log-probability computed anew."""
+    from crossdraft.heads.runner import HeadRunner
+
+    head = tiny.head("eagle", seed)
+    runner = HeadRunner(head, tiny.target.head.T, torch.float64)
+    drafter = replace(tiny.drafter("eagle2"), head=runner, branch=branch, depth=depth, nodes=nodes)
+    draft = begin(drafter, tiny.target, prompt, SAID).propose(99)
+    got = paths(draft)
+    assert len(set(got)) == len(got) == len(draft)
+    assert set(got) == retell(head, tiny.target, prompt, SAID).tree(branch, depth, nodes)
+    assert draft.probs is None and draft.source == "eagle2"
+    assert len(draft) == min(nodes, branch + (depth - 1) * branch**2)
+
+
+@torch.inference_mode()
+def test_limits_of_the_tree(tiny: Any, prompt: Prompt, begin: Any) -> None:
+    drafter = tiny.drafter("eagle2")
+    for room in (1, 2, 4):
+        draft = begin(replace(drafter, nodes=40), tiny.target, prompt, SAID).propose(room)
+        assert int(depths(draft.parents.tolist()).max()) <= room
+    draft = begin(replace(drafter, branch=3, depth=9, nodes=60), tiny.target, prompt, SAID).propose(99)
+    parents = draft.parents.tolist()
+    assert max(parents.count(p) for p in parents) <= 3 and len(draft) == 60
+    assert int(depths(parents).max()) <= 9
+
+
+@torch.inference_mode()
+def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any, paths: Any) -> None:
+    """The number with the most expected tokens per millisecond, over all candidates of the tree."""
+    head = tiny.head("eagle")
+    told = retell(head, tiny.target, prompt, SAID)
+    best = sorted(told.candidates(4, 3), key=lambda node: -node[1])
+    sizes = []
+    for slope in (0.002, 0.02, 0.1, 1.0):
+        settings = {"costs": Priced(slope), "branch": 4, "depth": 3, "level_ms": 1e-9}
+        draft = begin(replace(tiny.drafter("eagle2"), **settings), tiny.target, prompt, SAID).propose(99)
+        emitted, rates = 1.0, []
+        for _, value in best[:MAX_NODES]:
+            emitted += 2.718281828459045**value
+            rates.append(emitted / (1.0 + slope * (len(rates) + 2)))
+        count = rates.index(max(rates)) + 1
+        assert set(paths(draft)) == {path for path, _ in best[:count]}
+        sizes.append(len(draft))
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1] == 1
+
+
+@torch.inference_mode()
+def test_levels_that_cannot_pay_are_not_made(tiny: Any, prompt: Prompt, begin: Any, oracle: Any) -> None:
+    """A level may bring one token where its frontier is reached, and costs ``level_ms``."""
+    for sign, level_ms, levels in ((1.0, 0.5, 5), (1.0, 1.5, 0), (-1.0, 0.2, 1)):
+        head = oracle(tiny.target, sign)
+        drafter = Eagle2(head=head, costs=Priced(0.0), depth=6, branch=8, level_ms=level_ms)
+        begin(drafter, tiny.target, prompt, SAID).propose(99)
+        assert len(head.levels) == levels, "an unsure head goes on only while its best nodes are worth it"
+
+
+@pytest.mark.parametrize(("sign", "tau"), [(1.0, 7.0), (-1.0, 1.0)])
+def test_a_head_that_knows_and_one_that_knows_better(
+    sign: float, tau: float, tiny: Any, prompt: Prompt, oracle: Any
+) -> None:
+    """Perfect: depth + 1 tokens a pass. Hostile: one, and the same answer."""
+    drafter = Eagle2(head=oracle(tiny.target, sign), costs=Priced(0.0), nodes=20)
+    limits = Limits(max_new_tokens=1 + 7 * 3)
+    answer = generate(tiny.target, drafter, prompt, rule=Greedy(), limits=limits)
+    assert answer.tau == tau
+    plain = generate(tiny.target, tiny.drafter("none"), prompt, rule=Greedy(), limits=limits)
+    assert answer.tokens == plain.tokens
+
+
+def test_settings_that_cannot_work_are_refused(tiny: Any) -> None:
+    drafter = tiny.drafter("eagle2")
+    assert drafter.shape == "dynamic" and drafter.needs.trees and drafter.needs.capture == (-1,)
+    for changed, line in (
+        ({"depth": 0}, "depth is 0"),
+        ({"branch": 65}, "branch is 65"),
+        ({"nodes": 64}, "nodes is 64, must be from 1 to 63"),
+        ({"shape": "star"}, "shape is 'star'"),
+        ({"sampling": Sampling(temperature=1.0)}, "must not be drawn"),
+    ):
+        with pytest.raises(SettingError, match=line):
+            replace(drafter, **changed)
