@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_line(copy, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crossdraft.models.loading.save_file", full)
+    monkeypatch.setattr("crossdraft.core.weights.save_file", full)
     with pytest.raises(CrossdraftError, match="No space left"):
         save_parts(parts, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.safetensors"))

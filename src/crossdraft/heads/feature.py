@@ -33,6 +33,7 @@ class FeatureHeadConfig:
         taps are mapped to one feature, the attention reads [norm(embedding); norm(feature)], the feature is the
         residual.
     norm_input: a norm in front of the attention (EagleVLM); EAGLE has none, and EAGLE-3 always has its two.
+    norm_residual: of "attention": the residual is the feature behind its norm, not the feature as it came.
     own_head: a trained output head behind a norm of its own; else the target's head reads the guessed feature.
     draft_vocab: how many tokens can be drafted (the most frequent ones); None: all.
     visual: what becomes of the pictures' positions; None: they are read like text.
@@ -42,6 +43,7 @@ class FeatureHeadConfig:
     taps: tuple[int, ...] = (LAST,)
     fuse: Fuse = "concat"
     norm_input: bool = False
+    norm_residual: bool = False
     own_head: bool = False
     draft_vocab: int | None = None
     visual: VisualConfig | None = None
@@ -49,6 +51,8 @@ class FeatureHeadConfig:
     def __post_init__(self) -> None:
         if self.fuse == "concat" and len(self.taps) != 1:
             raise SettingError(f"a head that fuses by concatenation reads one tap, not {len(self.taps)}")
+        if self.fuse == "concat" and self.norm_residual:
+            raise SettingError("norm_residual is a setting of heads that fuse by attention")
         if not self.taps:
             raise SettingError("a feature head needs at least one tap")
         if self.fuse == "attention" and self.visual is not None and self.visual.kind == "direct":
@@ -146,7 +150,9 @@ class FeatureHead(nn.Module):
         """(residual (..., D), what the attention reads: (..., D), or (..., 2 D) for "attention")."""
         if self.config.fuse == "attention":
             assert self.embed_norm is not None and self.hidden_norm is not None
-            return feats, torch.cat((self.embed_norm(embeds), self.hidden_norm(feats)), dim=-1)
+            normed = self.hidden_norm(feats)
+            residual = normed if self.config.norm_residual else feats
+            return residual, torch.cat((self.embed_norm(embeds), normed), dim=-1)
         x = self.fc(torch.cat((embeds, feats), dim=-1))
         if direct is not None:
             x = torch.where(direct[..., None], embeds.to(x.dtype), x)

@@ -161,7 +161,9 @@ class HeadRunner:
     def _inputs(self, embeds: Tensor, feats: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.config.fuse == "attention":
             assert self._embed_norm is not None and self._hidden_norm is not None
-            return feats, torch.cat((self._embed_norm(embeds), self._hidden_norm(feats)), dim=-1)
+            normed = self._hidden_norm(feats)
+            residual = normed if self.config.norm_residual else feats
+            return residual, torch.cat((self._embed_norm(embeds), normed), dim=-1)
         return self._fc(torch.cat((embeds, feats), dim=-1)), None
 
     def _blend(self, state: "HeadState", feats: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ import torch
 from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
+from crossdraft.core.weights import read_json
 from crossdraft.models.catalogue import FAMILIES, family_of
 from crossdraft.models.check import CheckReport, check_checkpoint
 from crossdraft.models.ends import Ends, read_ends
 from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
-from crossdraft.models.loading import read_json, resolve_checkpoint
+from crossdraft.models.loading import resolve_checkpoint
 from crossdraft.models.spliced import read_parts, save_parts
 from crossdraft.nn.decoder import Decoder
 

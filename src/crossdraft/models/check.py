@@ -6,9 +6,10 @@ from pathlib import Path
 
 from crossdraft.core.errors import CheckpointError
 from crossdraft.core.registry import find
+from crossdraft.core.weights import Entry, read_headers, read_json
 from crossdraft.models.catalogue import PARTS, family_of
 from crossdraft.models.hf import knows
-from crossdraft.models.loading import Entry, compare, read_headers, read_json, resolve_checkpoint, shapes
+from crossdraft.models.loading import compare, resolve_checkpoint, shapes
 from crossdraft.models.spliced import build_parts
 from crossdraft.models.tokenizer import TextTokenizer
 

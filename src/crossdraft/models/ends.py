@@ -8,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crossdraft.core.errors import CheckpointError
-from crossdraft.models.loading import Entry, finite, read_headers, resolve_checkpoint
+from crossdraft.core.weights import Entry, finite, read_headers
+from crossdraft.models.loading import resolve_checkpoint
 
 _EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
 

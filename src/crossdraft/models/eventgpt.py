@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError, DataError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.weights import read_headers, read_json
 from crossdraft.data.events import render_event_images
 from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.models.llama import meta_decoder
-from crossdraft.models.loading import load_weights, read_headers, read_json, resolve_checkpoint
+from crossdraft.models.loading import load_weights, resolve_checkpoint
 from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, build_parts, fill
 from crossdraft.models.vision import CLIP_L_336, Preprocessing, clip_tower, strip_tower, tower_features
 from crossdraft.nn.decoder import Decoder

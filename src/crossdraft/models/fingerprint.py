@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.weights import read_json, weight_files
 from crossdraft.models.catalogue import family_of
-from crossdraft.models.loading import read_json, weight_files
 
 # what config.json says of places, and of the program that wrote it
 _NO_MATTER = ("_name_or_path", "mm_visual_tower", "transformers_version")

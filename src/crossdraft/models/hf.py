@@ -11,7 +11,8 @@ from torch import Tensor
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import SIMILARITY, Draft, Exactness, PromptView, Scores
-from crossdraft.models.loading import read_json, resolve_checkpoint, weight_files
+from crossdraft.core.weights import read_json, weight_files
+from crossdraft.models.loading import resolve_checkpoint
 from crossdraft.models.spliced import Encoded, check_fits, end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import SIMILARITY, Exactness, PromptView, Scores
-from crossdraft.models.loading import load_weights, read_json, resolve_checkpoint, save_weights
+from crossdraft.core.weights import read_json, save_weights
+from crossdraft.models.loading import load_weights, resolve_checkpoint
 from crossdraft.models.session import DecoderSession
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder

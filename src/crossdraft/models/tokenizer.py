@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.weights import read_json
 from crossdraft.data.templates import TEMPLATES
-from crossdraft.models.loading import read_json
 
 # byte-level vocabularies write a byte as itself where that can be printed, else as a letter from 256 on, in order
 _PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.weights import read_json
 from crossdraft.data.images import CLIP_MEAN, CLIP_STD, clip_preprocess, pad_to_square
-from crossdraft.models.loading import read_json
 from crossdraft.nn.decoder import MAX_LAYERS
 
 # openai/clip-vit-large-patch14-336, what EventGPT and LLaVA-1.5 are built on

@@ -90,6 +90,27 @@ class DecoderConfig:
             attention_bias=bool(config.get("attention_bias", False)),
         )
 
+    def to_hf(self) -> dict[str, Any]:
+        """A Hugging Face Llama text config in the layout of transformers 4, which 5 reads too."""
+        rope = {} if self.rope_scaling is None else {"rope_scaling": dict(self.rope_scaling)}
+        return {
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            **rope,
+            "max_position_embeddings": self.max_positions,
+            "tie_word_embeddings": self.tie_embeddings,
+            "attention_bias": self.attention_bias,
+        }
+
     def frequencies(self) -> Float[Tensor, "half"]:
         """Rotary frequencies, float32."""
         return inverse_frequencies(self.head_dim, self.rope_theta, self.rope_scaling, self.max_positions)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError
 from crossdraft.core.records import write_atomically
+from crossdraft.core.weights import save_weights
 from crossdraft.data.images import CLIP_MEAN, CLIP_STD
 from crossdraft.data.scenes import SIZE
 from crossdraft.models.eventgpt import EventGPTParts
-from crossdraft.models.loading import save_weights, shapes
+from crossdraft.models.loading import shapes
 from crossdraft.models.spliced import Parts, read_parts
 from crossdraft.models.video_llava import VideoLlavaParts
 from crossdraft.nn.decoder import DecoderConfig
