@@ -84,7 +84,7 @@ def read_headers(folder: Path) -> dict[str, Entry]:
     return found
 
 
-def read_tensors(file: Path, wanted: Callable[[str], bool] = bool) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda key: True) -> Iterator[tuple[str, Tensor]]:
     """The tensors of ``file`` whose keys are ``wanted``, one after the other. Raises CheckpointError."""
     try:
         with safe_open(file, framework="pt") as opened:
