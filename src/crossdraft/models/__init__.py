@@ -17,24 +17,25 @@ from pathlib import Path
 
 import torch
 
-from crossdraft.core.errors import SettingError
+from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.core.weights import read_json
-from crossdraft.models.catalogue import FAMILIES, family_of
+from crossdraft.models.catalogue import FAMILIES, PARTS, family_of
 from crossdraft.models.check import CheckReport, check_checkpoint
 from crossdraft.models.ends import Ends, read_ends
 from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
 from crossdraft.models.loading import resolve_checkpoint
-from crossdraft.models.spliced import read_parts, save_parts
-from crossdraft.nn.decoder import Decoder
+from crossdraft.models.spliced import build_parts, read_parts, save_parts
+from crossdraft.nn.decoder import Decoder, DecoderConfig
 
 __all__ = [
     "FAMILIES",
     "CheckReport",
     "Ends",
     "check_checkpoint",
+    "decoder_config",
     "fingerprint",
     "load_vlm",
     "own_memory",
@@ -71,3 +72,17 @@ def load_vlm(
         raise SettingError(f"{folder} runs on transformers' own code; its decoder cannot be changed or trained on")
     model: VLM = kind.load(folder, dtype, device) if change is None else kind.load(folder, dtype, device, change)
     return model
+
+
+def decoder_config(ref: str | Path) -> DecoderConfig:
+    """The shape of a checkpoint's decoder, from its config.json alone.
+
+    Raises CheckpointError when there is none, or the checkpoint runs on transformers' own code.
+    """
+    folder = resolve_checkpoint(ref)
+    config = read_json(folder / "config.json")
+    family = family_of(config)
+    if family not in PARTS:
+        raise CheckpointError(f"{folder} runs on transformers' own code; drafting heads need a Llama-like decoder")
+    with torch.device("meta"):
+        return build_parts(find("model family", PARTS, family), config, folder).decoder.config

@@ -68,14 +68,11 @@ def write_published(
 
     embeddings, target_config, target_name: the target's input embeddings, the mapping in its config.json, and the
     name or path by which a reader finds it; layouts store what they have a place for.
-    Raises CheckpointError for a head that the layout cannot express, that is for another target, or whose weights
-    are not finite.
+    Raises CheckpointError for a head that the layout cannot express, or that is for another target, or whose
+    weights are not finite.
     """
     if layout not in LAYOUTS:
         raise CheckpointError(f"'{layout}' is no layout that is known; known: {', '.join(LAYOUTS)}")
-    for name, value in head.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckpointError(f"{name} of the head has NaN or infinite values; train it again")
     shape = head.config if isinstance(head, MedusaHead) else head.config.layer
     if tuple(embeddings.shape) != (shape.vocab_size, shape.hidden_size):
         raise CheckpointError(
@@ -85,6 +82,9 @@ def write_published(
     target = {"name": target_name, "config": target_config, "embeddings": embeddings}
     state, config, file = _MODULES[layout].write(head, target)
     stored = {name: value.to("cpu", dtype) if value.is_floating_point() else value for name, value in state.items()}
+    for name, value in stored.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{name} of the head has NaN or infinite values in {dtype}; train it again")
     save_weights(Path(folder), stored, {**config, "torch_dtype": str(dtype).removeprefix("torch.")}, file)
 
 

@@ -8,9 +8,9 @@ norm. Channels of q and k rotate in halves, as everywhere in transformers.
 
 Read in: SafeAILab/EAGLE, eagle/model/cnets1.py (names, order in ``fc``, no norm in layer 0, base of the
 rotation), eagle/model/ea_model.py (default of ``bias``, loading), eagle/model/configs.py, eagle/train/*.json (the
-entries; heads for Llama 3 have ``"bias": false``). Not verified: that HASS's files look the same, which rests on its
-paper's saying that it keeps EAGLE's network. vLLM's loader has no place for ``fc.bias``, so it serves heads without
-one only.
+entries; heads for Llama 3 have ``"bias": false``). Not verified: that HASS's files look the same, which rests on
+its paper's saying that it keeps EAGLE's network. vLLM's loader has no place for ``fc.bias``, so it serves heads
+without one only.
 """
 
 from typing import Any

@@ -3,8 +3,8 @@
 config.json is that of a Llama with one layer, plus ``draft_vocab_size``. Weights: ``midlayer.*`` of a Llama layer
 whose q, k and v read 2 D (embedding first), with ``midlayer.input_layernorm`` for the embedding and
 ``midlayer.hidden_norm`` for the feature; ``fc.weight`` (D, 3 D), no bias, over the low, middle and high tap in
-this order; ``norm.weight`` in front of ``lm_head.weight`` (draft vocabulary, D). The residual, and what is fed back,
-is the feature without a norm. ``d2t`` holds offsets (token = index + d2t[index]), ``t2d`` says of every token
+this order; ``norm.weight`` in front of ``lm_head.weight`` (draft vocabulary, D). The residual, and what is fed
+back, is the feature without a norm. ``d2t`` holds offsets (token = index + d2t[index]), ``t2d`` says of every token
 whether it can be drafted; both are missing where all can. The embeddings are the target's and are not stored.
 
 Taps: the states *entering* layers 2, L // 2 and L - 3, that is the outputs of the layers before. Other ones are
@@ -14,8 +14,8 @@ Read in: SafeAILab/EAGLE, eagle/model/cnets.py (names, order, norms, d2t), eagle
 dropped for a whole vocabulary), eagle/traineagle3/config.json; vLLM, model_executor/models/llama_eagle3.py
 (``layers.0.`` is accepted for ``midlayer.``, ``norm_before_residual``, offsets, embeddings shared unless stored),
 pull requests 16937 (default taps) and 25961 (the entry that names others). SGLang looks for that entry inside
-``eagle_config`` and counts by the layer whose output it is (``set_eagle3_layers_to_capture``), while vLLM is said to
-read that place in its own counting: an entry found there alone is refused. The training code takes 10000 for the
+``eagle_config`` and counts by the layer whose output it is (``set_eagle3_layers_to_capture``), while vLLM is said
+to read that place in its own counting: an entry found there alone is refused. The training code takes 10000 for the
 rotary base whatever config.json says (SpecForge issue 265); here, as in the inference code, config.json decides.
 """
 
@@ -129,10 +129,11 @@ def check_fused(head: Head, layout: str) -> FeatureHead:
     """``head``. CheckpointError unless it is EAGLE-3's network."""
     if isinstance(head, FeatureHead):
         shape = head.config
-        if shape.fuse == "attention" and shape.own_head and shape.visual is None and min(shape.taps) >= 0:
+        named = min(shape.taps) >= 0 and len(set(shape.taps)) == len(shape.taps)
+        if shape.fuse == "attention" and shape.own_head and shape.visual is None and named:
             return head
     raise CheckpointError(
-        f"only an EAGLE-3 head (taps on layers' outputs, an output head of its own, nothing for pictures) can be "
+        f"only an EAGLE-3 head (taps on outputs of different layers, an output head of its own, nothing for pictures) can be "
         f"written in the layout '{layout}'"
     )
 

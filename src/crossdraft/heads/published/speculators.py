@@ -2,10 +2,10 @@
 
 config.json: ``speculators_model_type`` "eagle3"; ``transformer_layer_config``, the one Llama layer;
 ``draft_vocab_size``; ``norm_before_residual``, whether the residual is the feature behind ``hidden_norm`` (the
-package trains that way by default, the original EAGLE-3 does not); ``eagle_aux_hidden_state_layer_ids``, numbered by
-the layer that the states enter, None for 2, L // 2 and L - 3; ``speculators_config``, which names the target and how
-to draft. Weights are the original layout's with ``layers.0.`` for ``midlayer.``; the package stores the embeddings
-too, and neither ``d2t`` nor ``t2d`` where all tokens can be drafted.
+package trains that way by default, the original EAGLE-3 does not); ``eagle_aux_hidden_state_layer_ids``, numbered
+by the layer that the states enter, None for 2, L // 2 and L - 3; ``speculators_config``, which names the target and
+how to draft. Weights are the original layout's with ``layers.0.`` for ``midlayer.``; the package stores the
+embeddings too, and neither ``d2t`` nor ``t2d`` where all tokens can be drafted.
 
 Read in: speculators 0.9.0, models/eagle3 (config.py, core.py, model_definitions.py), model.py, models/utils.py,
 convert/eagle/eagle3_converter.py, train/config/schema.py; vLLM, transformers_utils/configs/speculators (algos.py,
