@@ -8,10 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.types import PromptView
 from crossdraft.heads.feature import FeatureHead
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.published import LAYOUTS, read_published, write_published
 from crossdraft.heads.recipes import RECIPES, recipe_of
+from crossdraft.heads.runner import HeadRunner
 
 STEPS, WIDTH, VOCAB = 5, 32, 40
 OUTPUT = torch.linspace(-2, 3, VOCAB * WIDTH).cos().reshape(VOCAB, WIDTH)
@@ -84,6 +86,14 @@ def _same_as_by_hand(hand, head, tensors, prefix: str, theta: float, raw: bool) 
     ours = pass_of(head, embeds, states, passes=2)
     torch.testing.assert_close(head.unembed(ours[0], None), logits(first), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(head.unembed(ours[1], None)[-1], logits(second)[-1], rtol=1e-5, atol=1e-5)
+    # and so when it drafts: a prompt is read, then one verified token is digested
+    runner = HeadRunner(head, None, torch.float64)
+    by_layer = dict(zip(head.config.taps, states[:-1].chunk(3, dim=-1), strict=True))
+    view = PromptView(tuple(range(STEPS - 1)), torch.cat((embeds[:1], embeds[:-2])), by_layer)
+    state, guess = runner.begin(view, embeds[-2:-1], 8)
+    torch.testing.assert_close(runner.logits(guess).double(), logits(first)[-2:-1], rtol=1e-5, atol=1e-5)
+    guess = runner.extend(state, states[-1:], embeds[-1:])
+    torch.testing.assert_close(runner.logits(guess).double(), logits(first)[-1:], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -31,7 +31,7 @@ from crossdraft.nn.decoder import DecoderConfig
 Layout = Literal["eagle", "eagle3", "medusa", "speculators"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_MODULES: dict[Layout, ModuleType] = {
+_MODULES: dict[str, ModuleType] = {
     "eagle": eagle, "eagle3": eagle3, "medusa": medusa, "speculators": speculators,
 }  # fmt: skip
 
@@ -57,14 +57,14 @@ def read_published(
 def write_published(
     folder: str | Path,
     head: Head,
-    layout: Layout,
+    layout: str,
     *,
     embeddings: Float[Tensor, "V D"],
     target_config: Mapping[str, Any],
     target_name: str,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write ``head`` into ``folder`` in ``dtype``; whole files or none.
+    """Write ``head`` into ``folder`` in ``dtype``; whole files or none. layout: of ``LAYOUTS``.
 
     embeddings, target_config, target_name: the target's input embeddings, the mapping in its config.json, and the
     name or path by which a reader finds it; layouts store what they have a place for.

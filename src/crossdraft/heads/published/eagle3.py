@@ -133,8 +133,8 @@ def check_fused(head: Head, layout: str) -> FeatureHead:
         if shape.fuse == "attention" and shape.own_head and shape.visual is None and named:
             return head
     raise CheckpointError(
-        f"only an EAGLE-3 head (taps on outputs of different layers, an output head of its own, nothing for pictures) can be "
-        f"written in the layout '{layout}'"
+        "only an EAGLE-3 head (taps on outputs of different layers, an output head of its own, nothing for "
+        f"pictures) can be written in the layout '{layout}'"
     )
 
 
