@@ -29,6 +29,7 @@ from crossdraft.core.records import write_record
 from crossdraft.core.registry import find
 from crossdraft.core.types import Generation, Limits, Sampling
 from crossdraft.core.vocab import TokenMap
+from crossdraft.core.weights import read_json
 from crossdraft.data.align import align, load_aligned
 from crossdraft.data.events import load_events, make_stream, parse_sensor_size
 from crossdraft.data.store import Store, save_head
@@ -45,7 +46,6 @@ from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.extraction.jobs import Job
 from crossdraft.models import fingerprint, load_vlm, read_ends, resolve_checkpoint
 from crossdraft.models.catalogue import family_of
-from crossdraft.models.loading import read_json
 from crossdraft.models.spliced import SplicedVLM
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder

@@ -104,8 +104,8 @@ def _temperatures(text: str) -> tuple[float, ...]:
 
 
 def _is_text(source: "Source") -> bool:
+    from crossdraft.core.weights import read_json
     from crossdraft.models.catalogue import family_of
-    from crossdraft.models.loading import read_json
 
     return family_of(read_json(Path(source.folder) / "config.json")) in ("llama", "transformers")
 

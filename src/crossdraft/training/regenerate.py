@@ -20,9 +20,9 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import Limits, Sampling
+from crossdraft.core.weights import read_json, weight_files
 from crossdraft.data.corpus import CorpusWriter, Reply
 from crossdraft.decode.loop import first_end, generate
-from crossdraft.models.loading import read_json, weight_files
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.verify import rule_for
