@@ -124,15 +124,16 @@ def train_on_store(
 
 
 def train_head_on_corpus(
-    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining, *, clips: str | Path | None = None,
-    held_out: str | Path | None = None, validation: float = 0.05, online: bool = False, restart: bool = False,
-    report: Report = silent, note: Callable[[str], None] = lambda line: None,
+    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining, *,
+    clips: str | Path | None = None, held_out: str | Path | None = None, validation: float = 0.05,
+    online: bool = False, restart: bool = False, report: Report = silent,
+    note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
     """``training.heads.train_head`` on a target's answers; its record.
 
-    clips: the data set that the answers of a video target are about. held_out: a corpus to judge by; None: the share
-    ``validation`` of the groups of ``corpus``. online: the target's states are computed anew for every batch; else
-    they are kept beside the corpus, for the next head. Raises what reading these raises.
+    clips: the data set that the answers of a video target are about. held_out: a corpus to judge by; None: the
+    share ``validation`` of the groups of ``corpus``. online: the target's states are computed anew for every batch;
+    else they are kept beside the corpus, for the next head. Raises what reading these raises.
     """
     recipe_of(config.name)  # a wrong name is refused before anything is loaded
     answers = read_corpus(corpus)
