@@ -198,7 +198,8 @@ class Tiny:
         torch.manual_seed(seed)
         size = self.target.hidden_size
         shape = DecoderConfig(
-            vocab_size=self.target.vocab_size, hidden_size=size, intermediate_size=24, num_layers=6, num_heads=2,
+            vocab_size=self.target.vocab_size, hidden_size=size, intermediate_size=24,
+            num_layers=getattr(self.target, "num_layers", 6), num_heads=2,
             num_kv_heads=1, head_dim=8, max_positions=4096,
         )  # fmt: skip
         return recipe_of(name).network(shape).double().eval().requires_grad_(False)
@@ -209,11 +210,12 @@ class Tiny:
         from crossdraft.heads.runner import HeadRunner
 
         rows, head = self.target.head.T, self.head("eagle" if name == "eagle2" else name)
+        dtype = getattr(self.target, "dtype", torch.float64)
         if name == "medusa":
             guesses = torch.tensor([[0.6, 0.3, 0.1]] * 4)
             tree = static_tree(guesses, 12)
-            return {"head": MedusaRunner(head, rows, torch.float64), "costs": FreeWidth(), "tree": tree}
-        return {"head": HeadRunner(head, rows, torch.float64), "costs": FreeWidth()}
+            return {"head": MedusaRunner(head, rows, dtype), "costs": FreeWidth(), "tree": tree}
+        return {"head": HeadRunner(head, rows, dtype), "costs": FreeWidth()}
 
 
 @pytest.fixture

@@ -50,6 +50,8 @@ class EngineVLM:
         with torch.no_grad():
             for p in decoder.parameters():
                 p.mul_(3.0 if p.ndim == 2 else 1.0)
+        # what an untrained drafting head for this model is made after
+        self.head, self.num_layers, self.dtype = decoder.lm_head.weight.detach().T, 3, dtype
         self.engine = Engine(decoder, dtype)
         self.exactness = self.engine.exactness
 
@@ -123,7 +125,7 @@ class GuardedSession(WrappedSession):
         """Mark and bookkeeping, and all that is committed."""
         cache = self.session._cache
         kept = [memory[:, :, : cache.length].clone() for memory in (cache.keys, cache.values)]
-        return (self.session.mark(), self.session.length, cache.pending.rows, cache.pending.is_tree), kept
+        return (self.session.mark(), self.session.length, cache.pending_rows), kept
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
@@ -143,7 +145,7 @@ def exact_target(dtype: torch.dtype) -> EngineVLM:
 @pytest.mark.parametrize("name", sorted(DRAFTERS))
 def test_every_drafter_says_the_same_tokens(name: str, temperature: float, dtype: torch.dtype, tiny: Any) -> None:
     target = exact_target(dtype)
-    tiny.event_model = model(dtype, 8)
+    tiny.target, tiny.event_model = target, model(dtype, 8)  # type: ignore[assignment]
     rule = rule_for(Sampling(temperature=temperature, seed=3))
     drafter, prompt = tiny.drafter(name), Prompt("what is there to see?", stream_id="s")
     alone = generate(target, tiny.drafter("none"), prompt, rule=rule, limits=LIMITS)

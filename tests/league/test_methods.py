@@ -9,7 +9,8 @@ import torch
 from crossdraft.bench.league import Method
 from crossdraft.bench.published_methods import PUBLISHED, published
 from crossdraft.bench.workbench import Capped
-from crossdraft.league.methods import METHODS, Setup, weight_bytes
+from crossdraft.league.methods import METHODS
+from crossdraft.league.setup import Setup, weight_bytes
 
 
 class Nothing:

@@ -92,7 +92,7 @@ def test_a_sketch_is_the_decoder_without_those_blocks(
     keys, values = cache.keys[:, :, :read].clone(), cache.values[:, :, :read].clone()
     sketched = torch.cat([engine.sketch(int(t), cache, i, skip) for i, t in enumerate(TEXT[read : read + ahead])])
     assert torch.equal(cache.keys[:, :, :read], keys) and torch.equal(cache.values[:, :, :read], values)
-    assert (cache.length, cache.pending.rows) == (read, 0)
+    assert (cache.length, cache.pending_rows) == (read, 0)
     expected = mixed_by_hand(TEXT[: read + ahead], read, skip)[read:]
     torch.testing.assert_close(sketched.double(), expected.float().double(), atol=1e-4, rtol=1e-4)
     # a pass behind it finds nothing of it

@@ -103,8 +103,8 @@ class CorpusWriter:
     """Makes a corpus, or goes on with one of the same identity; one writer at a time.
 
     identity: whatever decides the answers (no dates, no places); note: what else the record shall say. kept: the
-    whole replies that are there already, in the order of writing. Raises DataError for a corpus of another identity,
-    CrossdraftError when it cannot be written.
+    whole replies that are there already, in the order of writing. Raises DataError for a corpus of another
+    identity, CrossdraftError when it cannot be written.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from crossdraft.bench.league import Cost, Heat, Method, Settings
 from crossdraft.bench.paired import Answer
@@ -125,14 +126,17 @@ def crossing(name: str, level: str | None, event_model: str | None, note: str) -
     """The event model through an adapter, or another event model than the pair's."""
 
     def method(setup: Setup) -> Method:
-        path = None if level is None or setup.adapters is None else setup.adapters / level / ADAPTER
+        def adapter() -> Path | None:
+            if level is None:
+                return None
+            if setup.adapters is None:
+                raise SettingError("no adapters were given; name a study's folder of trainings with --adapters")
+            return setup.adapters / level / ADAPTER
 
         def load() -> VLM:
-            if level is not None and path is None:
-                raise SettingError("no adapters were given; name a study's folder of trainings with --adapters")
             if setup.pair.event_model is None or not setup.is_nano:
                 raise SettingError("this row needs the built-in pair")
-            lora = lora_of(path)
+            lora = lora_of(adapter())
             if event_model is None and lora is None:
                 return setup.pair.event_model
             ref, source = event_model or NANO, setup.source
@@ -144,13 +148,14 @@ def crossing(name: str, level: str | None, event_model: str | None, note: str) -
 
         def make(settings: Settings) -> Drafter:
             return make_drafter(
-                "cross_modal", target=setup.pair.target, event_model=load(), adapter=path,
+                "cross_modal", target=setup.pair.target, event_model=load(), adapter=adapter(),
                 length=settings.get("length"), costs=setup.bench.costs,
             )  # fmt: skip
 
         def cost() -> Cost:
-            adapter = path.stat().st_size if path is not None and lora_of(path) is None else 0
-            return Cost(training_tokens=None, training_seconds=None, weight_bytes=weight_bytes(load()) + adapter)
+            path = adapter()
+            own = path.stat().st_size if path is not None and lora_of(path) is None else 0
+            return Cost(training_tokens=None, training_seconds=None, weight_bytes=weight_bytes(load()) + own)
 
         return Method(
             name=name, make=make, grid=({}, {"length": 2}, {"length": 4}, {"length": 8}),
