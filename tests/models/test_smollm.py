@@ -1,4 +1,4 @@
-"""The script behind ``make smollm``: it checks what it fetches, leaves nothing half-made, and its folder is sound."""
+"""The script behind ``make smollm``: it checks what it fetches, leaves nothing half-made; its folder is sound."""
 
 import importlib.util
 import subprocess

@@ -175,7 +175,9 @@ def _take_over(
             f"{store.root}: its sample '{strange[0]}' is of no clip and question of {args.prompts}; name the data "
             "set that the store was extracted from"
         )
-    with CorpusWriter(args.out, {**identity, "store": store.digest}, note) as writer:
+    # in which precision they were answered the store does not say
+    own = {key: value for key, value in identity.items() if key != "dtype"}
+    with CorpusWriter(args.out, {**own, "store": store.digest}, note) as writer:
         if writer.whole:
             return 0
         writer.keep(0)
