@@ -1,4 +1,4 @@
-"""For drafters with a head: heads that know what the target will say, and guesses computed anew from paths."""
+"""For drafters with a head: heads that know what the target will say, and every guess computed anew."""
 
 import itertools
 from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ def trees(draw: Any) -> StaticTree:
     """Any tree whose nodes come level by level, siblings with any different ranks."""
     paths: set[tuple[int, ...]] = {(draw(st.integers(0, 3)),)}
     for _ in range(draw(st.integers(0, 14))):
-        above = draw(st.sampled_from(sorted(paths) + [()]))
+        above = draw(st.sampled_from([*sorted(paths), ()]))
         paths.add((*above, draw(st.integers(0, 3))))
     return StaticTree.of_paths(paths)
 
