@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smollm test check bench study
+.PHONY: help setup demo smollm test check bench study heads
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -42,3 +42,8 @@ bench: $(STAMP)  ## every figure of the README, as records in runs/bench
 
 study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about half an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/crossdraft study runs/study $(if $(QUICK),--quick)
+
+heads: smollm  ## answers of both targets and every drafting head trained on them, into runs/heads (2.5 hours on 2 cores)
+	sh scripts/heads.sh nano runs/heads/nano & \
+	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"; \
+	other=$$?; wait $$! && exit $$other
