@@ -140,7 +140,7 @@ def train_head(
             "noise": config.recipe.noise,
             "loss": None if config.recipe.loss is None else asdict(config.recipe.loss),
         },
-        "config": asdict(config) | {"settings": dict(config.settings), "peak_lr": rate}, "about": about,
+        "config": _plain(asdict(config) | {"peak_lr": rate}), "about": about,
         "provenance": provenance(),
     }  # fmt: skip
     write_record(out / RECORD, KIND, body)
