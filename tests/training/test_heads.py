@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,84 +20,16 @@ from crossdraft.core.types import LAST, Limits
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.eagle import Eagle2
 from crossdraft.drafters.medusa import Medusa, MedusaRunner
-from crossdraft.drafters.none import NoDraft
 from crossdraft.drafters.shapes import chain_of
 from crossdraft.heads.checkpoint import HEAD, load_head
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import RECIPES
 from crossdraft.heads.runner import HeadRunner
-from crossdraft.models.spliced import Encoded, SplicedVLM
-from crossdraft.nn.decoder import Decoder, DecoderConfig
-from crossdraft.nn.engine import Engine
+from crossdraft.heads.visual import VisualConfig
 from crossdraft.training import heads as training
 from crossdraft.training.heads import HeadTraining, Pupil, train_head
-from crossdraft.training.lessons import Batch, Lessons, read_lessons
+from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.verify.greedy import Greedy
-
-VOCAB, WIDTH, PICTURE = 12, 16, 4
-SHAPE = DecoderConfig(
-    vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=16, num_layers=4, num_heads=2, num_kv_heads=1,
-    head_dim=8, max_positions=256,
-)  # fmt: skip
-AFTER = [(5 * token + 3) % VOCAB for token in range(VOCAB)]
-"""What follows each token in the copy task: one cycle through all tokens but for its length."""
-
-
-def random_decoder(seed: int = 0) -> Decoder:
-    torch.manual_seed(seed)
-    decoder = Decoder(SHAPE)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.mul_(2.0 if parameter.ndim == 2 else 1.0)
-    return decoder.eval().requires_grad_(False)
-
-
-def copying_decoder() -> Decoder:
-    """Its state is the token's own embedding, and its head says what follows that token: known, by construction."""
-    decoder = random_decoder()
-    with torch.no_grad():
-        for layer in decoder.layers:
-            layer.self_attn.o_proj.weight.zero_()  # type: ignore[union-attr]
-            layer.mlp.down_proj.weight.zero_()  # type: ignore[union-attr]
-        table = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0][:VOCAB]
-        decoder.embed_tokens.weight.copy_(table)
-        decoder.lm_head.weight[AFTER] = 2.0 * table
-    return decoder
-
-
-class Small(SplicedVLM):
-    """A real engine over a small decoder. A prompt's question is its number; some show a picture."""
-
-    def __init__(self, decoder: Decoder, pictures: bool) -> None:
-        self.name, self.device, self.pictures = "small", torch.device("cpu"), pictures
-        self.engine = Engine(decoder, torch.float32, self_test=False)
-        self.hidden_size, self.vocab_size, self.max_positions = WIDTH, VOCAB, SHAPE.max_positions
-        self.tokenizer: Any = SimpleNamespace(decode=lambda tokens: "")
-        self.eos_token_ids = ()
-
-    def encode(self, prompt: Prompt) -> Encoded:
-        number = int(prompt.question)
-        rng = np.random.default_rng(number)
-        question = rng.integers(0, VOCAB, 1 + number % 3).tolist()
-        if not self.pictures:
-            return self.splice([1, *question], [])
-        drawn = rng.standard_normal((PICTURE, WIDTH)) * float(self.engine.embed(torch.tensor([1])).std())
-        return self.splice([1, -200, *question], [torch.tensor(drawn, dtype=torch.float32)])
-
-
-def taught(
-    decoder: Decoder, pictures: bool, count: int = 12, length: int = 14, ends: tuple[int, ...] = (), **more: Any
-) -> tuple[Lessons, Small]:
-    """A target's greedy answers to ``count`` questions, as lessons; four groups."""
-    target = Small(decoder, pictures)
-    limits = Limits(max_new_tokens=length, eos_token_ids=ends)
-    answers = []
-    for number in range(count):
-        prompt = Prompt(str(number))
-        said = generate(target, NoDraft(), prompt, rule=Greedy(), limits=limits).tokens
-        answers.append((lambda prompt=prompt: prompt, said, f"group {number % 4}", None))
-    lessons, scenes = read_lessons(target, answers)
-    return Lessons(decoder, lessons, scenes, range(-1, SHAPE.num_layers), **more), target
 
 
 def config(name: str, **changes: Any) -> HeadTraining:
@@ -108,21 +40,6 @@ def config(name: str, **changes: Any) -> HeadTraining:
 TRAIN, HELD_OUT = [0, 1, 2, 4, 5, 6, 8, 9], [3, 7, 10, 11]
 PICTURED = ("eagle_vlm", "spec_vlm", "vispec", "msd")
 NETWORK: dict[str, dict[str, Any]] = {"medusa": {"own_head": True, "heads": 3}}
-
-
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Lessons]:
-    """Lessons of the copy task, with pictures and without; states are kept, as heads learn from them in turn."""
-    return {
-        pictures: taught(copying_decoder(), pictures, keep=tmp_path_factory.mktemp("kept"))[0]
-        for pictures in (False, True)
-    }
-
-
-@pytest.fixture(scope="module")
-def chatter() -> dict[bool, tuple[Lessons, Small]]:
-    """Lessons of a random decoder, whose answers are hard to guess; some end early."""
-    return {pictures: taught(random_decoder(), pictures, length=24, ends=(11,)) for pictures in (False, True)}
 
 
 def losses(folder: Path) -> list[float]:
@@ -200,7 +117,7 @@ def foreseen(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["eagle", "hass"])
 def test_the_targets_own_features_are_without_fault(
-    name: str, chatter: dict[bool, tuple[Lessons, Small]], monkeypatch: pytest.MonkeyPatch
+    name: str, chatter: dict[bool, tuple[Lessons, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No off-by-one between features, tokens and figures: their loss is that of the labels with themselves."""
     pupil = Pupil(chatter[False][0], TRAIN, HELD_OUT, config(name, depth=4))
@@ -216,7 +133,7 @@ def test_the_targets_own_features_are_without_fault(
         assert figures["loss"] == pytest.approx(0, abs=1e-6)
 
 
-def test_chains_are_taught_on_answers_alone(chatter: dict[bool, tuple[Lessons, Small]]) -> None:
+def test_chains_are_taught_on_answers_alone(chatter: dict[bool, tuple[Lessons, Any]]) -> None:
     """Pass j has one entry for every token of an answer that has j + 1 others before it."""
     lessons = chatter[True][0]
     batch = lessons.batch(TRAIN)
@@ -252,7 +169,7 @@ class Free:
         return 1.0
 
 
-def live(pupil: Pupil, target: Small, places: Sequence[int], depth: int, ends: tuple[int, ...]) -> float:
+def live(pupil: Pupil, target: Any, places: Sequence[int], depth: int, ends: tuple[int, ...]) -> float:
     """Tokens a pass of the real loop, pooled over its rounds; answers must be those that were taught."""
     drafter: Any
     if isinstance(pupil.head, MedusaHead):
@@ -274,7 +191,7 @@ def live(pupil: Pupil, target: Small, places: Sequence[int], depth: int, ends: t
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_simulated_equals_live(name: str, chatter: dict[bool, tuple[Lessons, Small]]) -> None:
+def test_simulated_equals_live(name: str, chatter: dict[bool, tuple[Lessons, Any]]) -> None:
     """The held-out figure against the real engine, loop and drafter, with heads that are right now and then."""
     lessons, target = chatter[name in PICTURED]
     pupil = half_taught(name, lessons)
@@ -283,7 +200,7 @@ def test_simulated_equals_live(name: str, chatter: dict[bool, tuple[Lessons, Sma
     assert live(pupil, target, HELD_OUT, 3, (11,)) == pytest.approx(figures["tau"], abs=1e-12)
 
 
-def test_ranks_are_counted_at_every_depth(chatter: dict[bool, tuple[Lessons, Small]]) -> None:
+def test_ranks_are_counted_at_every_depth(chatter: dict[bool, tuple[Lessons, Any]]) -> None:
     """Of Medusa's heads over the target's states, one answer and one position at a time."""
     lessons, _ = chatter[True]
     pupil = half_taught("medusa", lessons, settings={"heads": 2, "draft_vocab": 6})
@@ -304,11 +221,11 @@ def test_ranks_are_counted_at_every_depth(chatter: dict[bool, tuple[Lessons, Sma
 
 
 def test_the_draft_vocabulary_is_what_training_answers_say_most(
-    chatter: dict[bool, tuple[Lessons, Small]],
+    chatter: dict[bool, tuple[Lessons, Any]],
 ) -> None:
     lessons, _ = chatter[False]
     said = [t for i in TRAIN for t in lessons.lessons[i].ids[lessons.lessons[i].prompt :]]
-    common = sorted(range(VOCAB), key=lambda t: (-said.count(t), t))[:5]
+    common = sorted(range(12), key=lambda t: (-said.count(t), t))[:5]
     for name in ("eagle3", "medusa", "eagle"):
         pupil = Pupil(lessons, TRAIN, HELD_OUT, config(name, settings={"draft_vocab": 5}))
         assert pupil.head.d2t.tolist() == sorted(common)
@@ -390,6 +307,25 @@ def test_the_record_says_what_was_done(copies: dict[bool, Lessons], tmp_path: Pa
     assert anew is not None and anew["held_out"]["loss"] != record["held_out"]["loss"]
 
 
+def test_a_compressor_is_a_setting_like_any_other(copies: dict[bool, Lessons], tmp_path: Path) -> None:
+    visual = VisualConfig(kind="compress", branches=("conv", "text-only"))
+    plan = config("spec_vlm", epochs=1, settings={"visual": visual})
+    record = train_head(copies[True], TRAIN, HELD_OUT, tmp_path, plan, target="c")
+    assert record is not None and record["config"]["settings"]["visual"]["branches"] == ["conv", "text-only"]
+    assert load_head(tmp_path)[0].config.visual == visual  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["medusa", "eagle", "eagle3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_narrow_target_teaches_too(name: str, dtype: Any, copies: dict[bool, Lessons], tmp_path: Path) -> None:
+    lessons = Lessons(deepcopy(copies[False].decoder).bfloat16(), copies[False].lessons, [], range(-1, 4))
+    record = train_head(
+        lessons, TRAIN, HELD_OUT, tmp_path, config(name, epochs=2, dtype=dtype), target="c"
+    )  # fmt: skip
+    assert record is not None and np.isfinite(record["held_out"]["loss"])
+    assert all(p.dtype == torch.float32 for p in load_head(tmp_path)[0].parameters())
+
+
 def test_heads_of_one_seed_begin_alike(copies: dict[bool, Lessons]) -> None:
     """Whatever torch's generator was at, and it stays where it was."""
     torch.manual_seed(5)
@@ -403,7 +339,7 @@ def test_heads_of_one_seed_begin_alike(copies: dict[bool, Lessons]) -> None:
 
 
 def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:
-    decoder = copying_decoder()
+    decoder = copies[False].decoder
     lessons = Lessons(decoder, copies[False].lessons, [], (LAST,))
     with pytest.raises(SettingError, match="head 'eagle3' reads layer 0, whose states are not there"):
         Pupil(lessons, TRAIN, HELD_OUT, config("eagle3"))
