@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(out: str, record: dict[str, Any]) -> list[str]:
     held = record["held_out"]
-    depths = [held[key] for key in sorted(held) if key.startswith("accept_")]
+    depths = [value for key, value in held.items() if key.startswith("accept_")]
     return [
         f"{out}: {record['name']}, {record['parameters']:,} parameters, {record['trained_tokens']:,} tokens of "
         f"{record['num_answers']} answers (ended by {record['ended_by']}), {record['seconds']:.0f} s",

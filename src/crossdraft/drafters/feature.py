@@ -67,6 +67,8 @@ class FeatureDrafter:
             raise SettingError(
                 "a dynamic tree is pruned by its nodes' values, so they must not be drawn; choose static or chain"
             )
+        if self.sampling is not None and self.sampling.temperature == 0:
+            raise SettingError("temperature 0 draws nothing; leave sampling out")
         is_chain = self.shape == "chain"
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
