@@ -12,9 +12,14 @@ case $which in
 nano)
 	test -d "$out/clips" || .venv/bin/crossdraft data scenes "$out/clips" --streams 150 --clips 16 --seed 7000
 	run data answers --target nano --prompts "$out/clips" --per-clip 2 --max-new-tokens 128 --out "$out/answers"
-	for name in eagle hass eagle_vlm spec_vlm vispec msd; do
+	# small enough to be shipped together
+	for name in eagle hass; do
 		head "$name" --clips "$out/clips" --set intermediate_size=256
 	done
+	for name in eagle_vlm vispec msd; do
+		head "$name" --clips "$out/clips" --set intermediate_size=128
+	done
+	head spec_vlm --clips "$out/clips" --set intermediate_size=128 --set branches=prune,pool,conv,text-only
 	head eagle3 --clips "$out/clips" --set intermediate_size=256 --draft-vocab 512 --passes 5
 	head medusa --clips "$out/clips"
 	;;

@@ -53,11 +53,20 @@ def test_all_methods_in_one_table(bench: Run, tmp_path: Path) -> None:
     body, rows = read_record(out, "league"), rows_of(out)
     assert set(rows) == {(name, t) for name in METHODS for t in (0.0, 1.0)}
     assert all(set(row) == {field.name for field in fields(LeagueRow)} for row in rows.values())
-    assert [row["error"] for row in rows.values()] == [None] * len(rows)
+    adapters = {name for name in METHODS if name.startswith("cross_modal_l")}
+    # these are trained by a study, whose folder was not given: rows with the reason
+    assert {name for (name, _), row in rows.items() if row["error"] is not None} == adapters
+    assert all("--adapters" in row["error"] for (name, _), row in rows.items() if name in adapters)
     for (name, temperature), row in rows.items():
+        if name in adapters:
+            continue
         for figure, kind in FIGURES.items():
             assert isinstance(row[figure], kind), (name, figure)
-        if not name.startswith("hf"):
+        if name in ("draft_model", "medusa_typical") and temperature:
+            # judged by rules of their own: drawn drafts keep the law, not the tokens; typical acceptance neither
+            assert row["rule"] == {"draft_model": "leviathan", "medusa_typical": "typical"}[name]
+            assert row["lossless"] == (name == "draft_model") and row["mismatches"] is None
+        elif not name.startswith("hf"):
             assert row["lossless"] and row["mismatches"] == 0 and row["arithmetic"] == "bit-exact", name
             assert row["rule"] == ("greedy" if temperature == 0 else "sampling")
         else:
@@ -70,7 +79,7 @@ def test_all_methods_in_one_table(bench: Run, tmp_path: Path) -> None:
     assert body["provenance"]["machine"]["cores"] >= 1 and body["threads"] == 1 and body["seconds"] > 0
     assert body["prompts"]["prompts"] == 2 and body["prompts"]["name"] == "streams"
     assert [len(cost["passes"]) for cost in body["verify_costs"]] == [9, 9]
-    assert [len(trace["methods"]) for trace in body["traces"]] == [len(METHODS)] * 2
+    assert [len(trace["methods"]) for trace in body["traces"]] == [len(METHODS) - len(adapters)] * 2
     assert '<section id="league">' in build_report([out])
 
 

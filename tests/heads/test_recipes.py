@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crossdraft.core.errors import SettingError
-from crossdraft.heads.feature import FeatureHeadConfig, eagle_layer, fusion_taps, with_draft_vocab
+from crossdraft.heads.feature import FeatureHead, FeatureHeadConfig, eagle_layer, fusion_taps, with_draft_vocab
 from crossdraft.heads.medusa import MedusaConfig
 from crossdraft.heads.recipes import RECIPES, recipe_of
 from crossdraft.heads.visual import VisualConfig
@@ -16,6 +16,10 @@ LLAMA_31 = DecoderConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_layers=32, num_heads=32, num_kv_heads=8,
     head_dim=128,
 )  # fmt: skip
+
+TINY = DecoderConfig(
+    vocab_size=20, hidden_size=16, intermediate_size=24, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=8
+)
 
 
 def count(name: str, target: DecoderConfig = VICUNA, **settings: object) -> float:
@@ -126,3 +130,11 @@ def test_settings_that_cannot_work_are_refused() -> None:
     ):
         with pytest.raises(SettingError, match=line):
             VisualConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_branches_of_a_compressor_are_named_in_one_text() -> None:
+    head = recipe_of("spec_vlm").network(TINY, branches="pool,text-only")
+    assert isinstance(head, FeatureHead) and head.config.visual is not None
+    assert head.config.visual.branches == ("pool", "text-only")
+    with pytest.raises(SettingError, match="compresses pictures"):
+        recipe_of("eagle").network(TINY, branches="pool")

@@ -43,9 +43,16 @@ class Recipe:
 
 
 def _feature(**fixed: Any) -> Callable[..., FeatureHead]:
-    def build(target: DecoderConfig, *, intermediate_size: int | None = None, **own: Any) -> FeatureHead:
+    def build(
+        target: DecoderConfig, *, intermediate_size: int | None = None, branches: str | None = None, **own: Any
+    ) -> FeatureHead:
+        """branches: of a compressor, with commas between them."""
         layer = eagle_layer(target, intermediate_size)
         settings = {**fixed, **own}
+        if branches is not None:
+            if settings.get("visual") is None:
+                raise SettingError("branches are for a head that compresses pictures")
+            settings["visual"] = replace(settings["visual"], branches=tuple(branches.split(",")))
         if settings.get("fuse") == "attention":
             settings.setdefault("taps", fusion_taps(target.num_layers))
         return FeatureHead(FeatureHeadConfig(layer=layer, **settings))
