@@ -131,20 +131,23 @@ def train_head_on_corpus(
 ) -> dict[str, Any]:  # fmt: skip
     """``training.heads.train_head`` on a target's answers; its record.
 
-    clips: the data set that the answers of a video target are about. held_out: a corpus to judge by; None: the
-    share ``validation`` of the groups of ``corpus``. online: the target's states are computed anew for every batch;
-    else they are kept beside the corpus, for the next head. Raises what reading these raises.
+    clips: the data set that the answers of a video target are about; None: the one that the corpus names. held_out:
+    a corpus to judge by; None: the share ``validation`` of the groups of ``corpus``. online: the target's states
+    are computed anew for every batch; else they are kept beside the corpus, for the next head. Raises DataError for
+    answers of another target, and what reading these raises.
     """
     recipe_of(config.name)  # a wrong name is refused before anything is loaded
     answers = read_corpus(corpus)
     judged_by = None if held_out is None else read_corpus(held_out)
+    folder = resolve_checkpoint(resolve(target, "target"))
+    for corpus_of in (answers, *([judged_by] if judged_by else [])):
+        if corpus_of.about.get("checkpoint") not in (None, fingerprint(folder)):
+            raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
     vlm, decoder = load_for_training(target, device=config.device)
-    folder = resolve_checkpoint(resolve(target, "target"))
     said = [*answers.replies, *(judged_by.replies if judged_by else ())]
-    lessons, scenes = read_lessons(
-        vlm, list(_asked(said, clips)), lambda done: report("reading the prompts", done, len(said))
-    )
+    asked = list(_asked(said, clips or answers.about.get("clips")))
+    lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(said)))
     if judged_by is None:
         train, held = hold_out(lessons, validation, config.seed)
     else:

@@ -1,0 +1,75 @@
+"""``crossdraft train head``: from a target's answers to a head that drafts for it, in a request and in the league."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crossdraft.core.records import read_record
+from crossdraft.heads.checkpoint import read_head_card
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def corpus(run: Run, llama: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "corpus"
+    code, _, said = run(
+        "data", "answers", "--target", llama, "--prompts", "league", "--limit", 12, "--max-new-tokens", 8,
+        "--dtype", "float32", "--out", out,
+    )  # fmt: skip
+    assert code == 0, said
+    return out
+
+
+def train(run: Run, name: str, llama: Path, corpus: Path, out: Path, *more: object) -> tuple[int, str, str]:
+    return run(
+        "train", "head", name, "--target", llama, "--data", corpus, "--out", out, "--epochs", 1, "--batch", 4,
+        "--dtype", "float32", "--validation", 0.3, *more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "drafter"), [("eagle", "eagle2"), ("medusa", "medusa")])
+def test_a_head_is_trained_and_drafts(
+    name: str, drafter: str, run: Run, llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    heads = tmp_path / "heads"
+    code, said, err = train(run, name, llama, corpus, heads / name, "--draft-vocab", 40)
+    assert code == 0 and f"{name}," in said and "tau" in said, err
+    record = read_record(heads / name / "training.json", "head-training")
+    card = read_head_card(heads / name)
+    assert card.method == name and card.trained_tokens == record["trained_tokens"] > 0
+    assert "nothing to do" in train(run, name, llama, corpus, heads / name, "--draft-vocab", 40)[2]
+    code, said, err = run(
+        "generate", "--target", llama, "--head", heads / name, "--prompt", "Say it.", "--max-new-tokens", 12,
+        "--dtype", "float32", "--audit", "--compare", "--json",
+    )  # fmt: skip
+    body = json.loads(said)
+    assert code == 0 and body["drafter"] == drafter and body["audit"]["passed"], err
+    assert body["compare"]["identical"]
+    out = tmp_path / "league.json"
+    code, _, err = run(
+        "bench", "--target", llama, "--methods", f"{drafter},hass", "--heads", heads, "--limit", 1, "--repeats", 1,
+        "--max-new-tokens", 8, "--dtype", "float32", "--json", out,
+    )  # fmt: skip
+    rows = {row["method"]: row for row in read_record(out, "league")["rows"]}
+    assert code == 0 and rows[drafter]["mismatches"] == 0 and rows[drafter]["parameters"] == record["parameters"], (
+        err
+    )
+    assert "train one: crossdraft train head hass" in rows["hass"]["error"]
+
+
+def test_what_cannot_be_trained_is_said_in_a_line(run: Run, llama: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "head"
+    for said, call in {
+        "no drafting head that can be trained": train(run, "eagle4", llama, corpus, out),
+        "answers of another target": train(run, "eagle", Path("nano"), corpus, out),
+        "corpus.json": train(run, "eagle", llama, tmp_path, out),
+        "draft_vocab is 9999": train(run, "eagle", llama, corpus, out, "--draft-vocab", 9999),
+        "NAME=VALUE": train(run, "eagle", llama, corpus, out, "--set", "nothing"),
+        "passes is 0": train(run, "eagle", llama, corpus, out, "--passes", 0),
+    }.items():
+        code, _, err = call
+        assert code == 2 and said in err and err.count("\n") == 1, (said, err)
+    assert not (out / "head.safetensors").exists()
