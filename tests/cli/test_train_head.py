@@ -1,4 +1,4 @@
-"""``crossdraft train head``: from a target's answers to a head that drafts for it, in a request and in the league."""
+"""``crossdraft train head``: from a target's answers to a head that drafts, in a request and in the league."""
 
 import json
 from collections.abc import Callable
