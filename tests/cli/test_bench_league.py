@@ -1,17 +1,22 @@
 """``crossdraft bench`` without a measurement: the league on a tiny random pair in the built-in pair's place."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from crossdraft.bench.league_rows import LeagueRow
 from crossdraft.cli.bench_league import notes
 from crossdraft.core.records import read_record
+from crossdraft.heads.checkpoint import HEAD, HeadCard, save_head
+from crossdraft.heads.recipes import RECIPES, recipe_of
 from crossdraft.league.methods import METHODS
+from crossdraft.models import decoder_config
 from crossdraft.report.assemble import build_report
 
 Run = Callable[..., tuple[int, str, str]]
@@ -27,6 +32,11 @@ def tiny_nano(tmp_path_factory: pytest.TempPathFactory, write_checkpoint: Callab
     root = tmp_path_factory.mktemp("weights")
     for role in ("target", "event"):
         write_checkpoint(root / f"nano-{role}", role, max_position_embeddings=2048)
+    shutil.copytree(root / "nano-event", root / "nano-event-distilled")
+    torch.manual_seed(0)
+    for name in RECIPES:
+        head = recipe_of(name).network(decoder_config(root / "nano-target"))
+        save_head(root / "nano-heads" / name / HEAD, head, HeadCard(method=name, target="nano-target"))
     return root
 
 
