@@ -42,6 +42,8 @@ def convert_head(source: str | Path, out: str | Path, target: str | Path, layout
     """
     if layout not in (OURS, *LAYOUTS):
         raise SettingError(f"unknown layout '{layout}'; known: {', '.join((OURS, *LAYOUTS))}")
+    if Path(out).resolve() in (Path(source).resolve(), Path(source).resolve().parent):
+        raise SettingError(f"{out} holds the head that is read; name another folder for the result")
     ref = Path(resolve(target, "target")).expanduser()
     source, folder = Path(source), resolve_checkpoint(ref)
     # a reader finds a folder by its whole path, a model on the hub by its id

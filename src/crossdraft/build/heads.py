@@ -58,8 +58,12 @@ def find_head(name: str, target_folder: str | Path, heads: str | Path | None = N
         if (found := read_head_card(heads).method) != method:
             raise SettingError(f"{heads} is a head '{found}', which does not draft for '{name}'")
         return Path(heads)
+    if heads is not None and not Path(heads).exists():
+        raise CheckpointError(f"there is no head {heads}; name a head's file, its folder, or a folder of heads")
     built_in = nano_heads(target_folder)
     root = Path(heads) if heads is not None else built_in or Path(target_folder) / HEADS_FOLDER
+    if heads is not None and (root / HEAD).is_file() and (found := read_head_card(root).method) != method:
+        raise SettingError(f"{root} holds a head '{found}', which does not draft for '{name}'")
     for place in (root / HEAD, root / method / HEAD):
         if place.is_file() and (place.parent != root or read_head_card(place).method == method):
             return place

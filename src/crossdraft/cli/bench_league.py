@@ -1,6 +1,7 @@
 """The league's options, its table on the terminal, and its record."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         settings["threads"] = args.threads
     config = LeagueConfig(**{"target": "nano", **settings})
     printed = args.json == "-"
+    if args.json and not printed:
+        _check_writable(Path(args.json))
     paths = [Path(args.out) / "league.json"] if args.out else []
     paths += [Path(args.json)] if args.json and not printed else []
     for path in paths:
@@ -103,8 +106,20 @@ def run(args: argparse.Namespace) -> int:
         show(body)
     for path in paths:
         output.say(f"crossdraft: wrote {write_record(path, KIND, body)}")
+    asked_for = [row["error"] for row in body["rows"] if row["method"] != "none"]
+    if asked_for and None not in asked_for:
+        return 2  # nothing that was asked for could be measured
     wrong = [r for r in body["rows"] if r["lossless"] and r["arithmetic"] == "bit-exact" and r["mismatches"]]
     return 1 if wrong else 0
+
+
+def _check_writable(path: Path) -> None:
+    """SettingError for a record that could not be written after all the work."""
+    parent = next(place for place in (path.parent, *path.parents) if place.exists())
+    if not parent.is_dir():
+        raise SettingError(f"--json is {path}, but {parent} is a file; choose another place")
+    if not os.access(parent, os.W_OK):
+        raise SettingError(f"--json is {path}, but {parent} cannot be written to; choose another place")
 
 
 HEADER = ("method", "output", "differ", "tau", "tok/s", "decode", "e2e", "slower", "p50", "p99", "first")

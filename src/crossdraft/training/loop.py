@@ -6,7 +6,10 @@ goes on gives the very numbers of an unbroken one, unless ``minutes`` makes the 
 """
 
 import math
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,12 +91,38 @@ def fit(
             return run.end()
         with Gradients(module, loss_of, config, run.ranks, processes) as gradients, run.logging(note):
             first = run.progress.step
-            while not run.progress.ended_by:
-                if stop_after is not None and run.progress.step - first >= stop_after:
-                    run.save()
-                    return None
-                run.advance(gradients)
+            with _between_steps() as interrupted, warnings.catch_warnings():
+                # under autocast a norm's input is narrower than its weight: slower by nothing that counts here
+                warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+                while not run.progress.ended_by:
+                    if stop_after is not None and run.progress.step - first >= stop_after:
+                        run.save()
+                        return None
+                    run.advance(gradients)
+                    if interrupted():
+                        run.save()
+                        raise KeyboardInterrupt
             return run.end()
+
+
+@contextmanager
+def _between_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of a step, so that a whole state can be saved; a second one does not wait."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def forget(folder: Path) -> None:
