@@ -223,3 +223,15 @@ def test_what_must_be_said_is_said_below_the_table() -> None:
         failed == "FAILED 'a': lost" and lossy.endswith(": b") and wrong.endswith(": c") and doubts.endswith(": d")
     )
     assert exact == "not bit-exact: not tested"
+
+
+def test_a_record_that_could_not_be_written_is_refused_before_the_work(bench: Run, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("a file")
+    code, said, err = bench("--methods", "none", "--json", plain / "x.json")
+    assert code == 2 and not said and f"{plain} is a file" in err
+
+
+def test_nothing_that_could_be_measured_is_a_failure(bench: Run, tmp_path: Path) -> None:
+    code, said, _ = bench("--methods", "eagle2", "--heads", tmp_path, "--limit", "1", "--max-new-tokens", "4")
+    assert code == 2 and "FAILED 'eagle2'" in said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -78,6 +79,26 @@ def test_a_broken_run_is_an_unbroken_one(stops: list[int], accumulate: int, tmp_
         results.append((done.step, done.best_step, done.ended_by, module, without_clock(folder)))
     (*one, first, log_one), (*two, second, log_two) = results
     assert one == two and same(first, second) and log_one == log_two
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path: Path) -> None:
+    whole, broken, pressed = net(), net(), []
+    fit("x", whole, losses(whole), BASE, tmp_path / "whole", evaluate=held_out(whole))
+    ask = losses(broken)
+
+    def loss_of(step: int, part: int, parts: int) -> torch.Tensor:
+        if step == 5 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return ask(step, part, parts)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit("x", broken, loss_of, BASE, tmp_path / "broken", evaluate=held_out(broken))
+    assert signal.getsignal(signal.SIGINT) is before and pressed == [5]
+    resumed = net(seed=77)
+    fit("x", resumed, losses(resumed), BASE, tmp_path / "broken", evaluate=held_out(resumed))
+    assert same(whole, resumed) and without_clock(tmp_path / "whole") == without_clock(tmp_path / "broken")
 
 
 def test_patience_ends_it_and_the_best_weights_are_kept(tmp_path: Path) -> None:
