@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from crossdraft.adapters import Adapter, build_adapter
 from crossdraft.core.config import from_mapping
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.records import write_atomically
+from crossdraft.core.weights import check_shapes, read_labelled
 
 SCHEMA = 1
 _KEY = "crossdraft.adapter"
@@ -91,14 +91,8 @@ def load_adapter(
             adapter = build_adapter(card.level, width_in=card.width_in, width_out=card.width_out, **card.settings)
     except (SettingError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}; the file is from another version or damaged") from error
-    expected = {name: tuple(value.shape) for name, value in adapter.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        stored = tuple(state[name].shape) if name in state else None
-        if stored != expected.get(name):
-            raise CheckpointError(
-                f"{path} does not hold an adapter '{card.level}': {name} is {stored or 'missing'}, expected "
-                f"{expected.get(name, 'none of that name')}; train it again"
-            )
+    check_shapes(state, adapter.state_dict(), path, f"an adapter '{card.level}'")
+    for name in sorted(state):
         _check_finite(name, state[name], str(path), "the file is damaged; train it again")
     adapter.load_state_dict(state, assign=True)
     return adapter.to(device=device, dtype=dtype or _DTYPES[card.dtype]).eval(), card
@@ -107,16 +101,7 @@ def load_adapter(
 def _open(path: Path, *, weights: bool = False) -> tuple[AdapterCard, dict[str, Tensor]]:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the adapter's file in it (adapter.safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no such adapter checkpoint: {path}") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}); adapters are read from safetensors only"
-        ) from error
+    header, state = read_labelled(path, _KEY, "adapter checkpoint", "adapters", weights=weights)
     if header is None:
         raise CheckpointError(f"{path} is no adapter checkpoint of crossdraft; train one with it")
     try:

@@ -127,17 +127,21 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
     if isinstance(runner, MedusaRunner) != (name == "medusa"):
         raise CheckpointError(f"the head given is '{fitted.card.method}', which does not draft for '{name}'")
     if isinstance(runner, MedusaRunner):
-        made: Drafter = kind(head=runner, costs=costs, tree=_medusa_tree(fitted, costs, **settings))
+        if "sampling" in settings:
+            raise SettingError("Medusa's guesses are its heads' best and cannot be drawn; leave sampling out")
+        tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
+        made: Drafter = kind(head=runner, costs=costs, tree=tree)
         return made
     made = kind(head=runner, costs=costs, level_ms=level_ms(runner, settings.get("branch", 8)), **settings)
     return made
 
 
 def _medusa_tree(
-    fitted: Fitted, costs: CostCurve, nodes: int | None = None, depth: int | None = None
-) -> StaticTree:
-    heads = fitted.runner.config.heads  # type: ignore[union-attr]
-    listed = fitted.card.accuracies or [[0.5**rank for rank in range(1, 11)]] * heads
+    runner: MedusaRunner, measured: list[list[float]], costs: CostCurve, nodes: int | None = None,
+    depth: int | None = None,
+) -> StaticTree:  # fmt: skip
+    heads = runner.config.heads
+    listed = measured or [[0.5**rank for rank in range(1, 11)]] * heads
     accuracies = torch.tensor(listed)[: min(heads, depth or heads)]
     return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)
 

@@ -95,6 +95,36 @@ def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda key: True) -
         raise CheckpointError(f"{file} is damaged or no safetensors file ({error}); fetch it again") from error
 
 
+def read_labelled(
+    path: Path, key: str, what: str, plural: str, *, weights: bool
+) -> tuple[str | None, dict[str, Tensor]]:
+    """A single file whose header says what it is: the header's text under ``key`` (None: it has none), and the
+    tensors if ``weights``. what, plural: how such a file and such things are called. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(key)
+            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no such {what}: {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); {plural} are read from safetensors only"
+        ) from error
+    return header, state
+
+
+def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """CheckpointError unless ``state`` holds the tensors of ``expected``, by name and shape. what: with article."""
+    for name in sorted(expected.keys() | state.keys()):
+        stored = tuple(state[name].shape) if name in state else None
+        wanted = tuple(expected[name].shape) if name in expected else None
+        if stored != wanted:
+            raise CheckpointError(
+                f"{path} does not hold {what}: {name} is {stored or 'missing'}, expected "
+                f"{'none of that name' if wanted is None else wanted}; train it again"
+            )
+
+
 def finite(tensor: Tensor, key: str, file: Path) -> Tensor:
     """``tensor``. CheckpointError, naming ``key`` in ``file``, unless it is floating-point and finite."""
     if not tensor.is_floating_point():

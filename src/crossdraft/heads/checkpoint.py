@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from crossdraft.core.config import from_mapping
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.records import write_atomically
+from crossdraft.core.weights import check_shapes, read_labelled
 from crossdraft.heads.feature import FeatureHead, FeatureHeadConfig
 from crossdraft.heads.medusa import MedusaConfig, MedusaHead
 from crossdraft.heads.recipes import Head
@@ -68,14 +68,8 @@ def load_head(path: str | Path) -> tuple[Head, HeadCard]:
     file of ours."""
     path = Path(path)
     head, card, state = _open(path, weights=True)
-    expected = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        stored = tuple(state[name].shape) if name in state else None
-        if stored != expected.get(name):
-            raise CheckpointError(
-                f"{path} does not hold a head '{card.method}': {name} is {stored or 'missing'}, expected "
-                f"{expected.get(name, 'none of that name')}; train it again"
-            )
+    check_shapes(state, head.state_dict(), path, f"a head '{card.method}'")
+    for name in sorted(state):
         if state[name].is_floating_point() and not torch.isfinite(state[name]).all():
             raise CheckpointError(f"{name} in {path} has NaN or infinite values; the file is damaged")
     head.load_state_dict({n: v.float() if v.is_floating_point() else v for n, v in state.items()}, assign=True)
@@ -91,16 +85,7 @@ def _vocab_size(head: Head) -> int:
 def _open(path: Path, *, weights: bool = False) -> tuple[Head, HeadCard, dict[str, Tensor]]:
     if path.is_dir():
         path = path / HEAD
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no such drafting head: {path}") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}); heads are read from safetensors only"
-        ) from error
+    header, state = read_labelled(path, _KEY, "drafting head", "heads", weights=weights)
     if header is None:
         raise CheckpointError(f"{path} is no drafting head of crossdraft; train one, or convert a published one")
     try:

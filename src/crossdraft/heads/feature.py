@@ -8,7 +8,7 @@ for the feature of position t + 1, from which token t + 2 is guessed. It has pos
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import SettingError
 from crossdraft.core.types import LAST
+from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.visual import Visual, VisualConfig
 from crossdraft.nn.decoder import DecoderConfig, DecoderLayer
 from crossdraft.nn.rope import rope_table
@@ -215,7 +216,11 @@ def chain_mask(steps: int, first: int, j: int, device: torch.device) -> Bool[Ten
     return torch.cat(blocks, dim=1)[None, None]
 
 
-def with_draft_vocab(head: FeatureHead, tokens: Int[Tensor, "draft"]) -> FeatureHead:
+Drafts = TypeVar("Drafts", bound=FeatureHead | MedusaHead)
+"""A head with a draft vocabulary."""
+
+
+def with_draft_vocab(head: Drafts, tokens: Int[Tensor, "draft"]) -> Drafts:
     """Set the tokens that can be drafted. SettingError unless there are as many as the head was built for."""
     if len(tokens) != len(head.d2t):
         raise SettingError(f"{len(tokens)} draft tokens are given, the head has {len(head.d2t)}")

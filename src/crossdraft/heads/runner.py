@@ -86,11 +86,8 @@ class HeadRunner:
         embeds = torch.cat((view.embeds[1:], first.to(view.embeds)), dim=0).to(self.device, self.dtype)
         pictures = torch.tensor([token < 0 for token in (*view.tokens[1:], 0)], device=self.device)
         reading = module.read(embeds[None], states[None], pictures)
-        shape, count = config.layer, reading.embeds.shape[1]
-        cache = DenseCache(
-            num_layers=1, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim, capacity=count + room,
-            dtype=attention_dtype(self.dtype, self.device), device=self.device,
-        )  # fmt: skip
+        count = reading.embeds.shape[1]
+        cache = self._cache(count + room)
         x, reads = module.inputs(reading.embeds, reading.feats, reading.direct)
         turns = self._turns.index_select(0, reading.positions)
         # of the prompt's entries keys and values are all that is needed; only the last one guesses
@@ -106,13 +103,16 @@ class HeadRunner:
 
     def idle_state(self, capacity: int) -> "HeadState":
         """A state over an empty cache half full of nothing, for timing."""
+        cache = self._cache(capacity)
+        cache.length = capacity // 2
+        return HeadState(cache, 0, None)
+
+    def _cache(self, capacity: int) -> DenseCache:
         shape = self.config.layer
-        cache = DenseCache(
+        return DenseCache(
             num_layers=1, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim, capacity=capacity,
             dtype=attention_dtype(self.dtype, self.device), device=self.device,
         )  # fmt: skip
-        cache.length = capacity // 2
-        return HeadState(cache, 0, None)
 
     def extend(
         self, state: "HeadState", states: Float[Tensor, "K taps_D"], embeds: Float[Tensor, "K D"]

@@ -18,7 +18,7 @@ from crossdraft.core.rounds import play
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
 from crossdraft.heads.checkpoint import HEAD, HeadCard, save_head
-from crossdraft.heads.feature import FeatureHead
+from crossdraft.heads.feature import FeatureHead, with_draft_vocab
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import Head, Recipe, recipe_of
 from crossdraft.nn import losses
@@ -174,8 +174,7 @@ class Pupil:
             torch.manual_seed(seed_for(config.seed, "head"))
             self.head: Head = self.recipe.network(lessons.decoder.config, **config.settings)
         common = lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(self.head.d2t)]
-        self.head.d2t.copy_(common.sort().values)
-        self.head.to(config.device)
+        with_draft_vocab(self.head, common.sort().values).to(config.device)
         # where each of the target's tokens is in the draft vocabulary; -1: nowhere
         self.t2d = torch.full((lessons.decoder.config.vocab_size,), -1, device=config.device)
         self.t2d[self.head.d2t] = torch.arange(len(self.head.d2t), device=config.device)
