@@ -156,7 +156,9 @@ def train_head_on_corpus(
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
     digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
     keep = None if online else Path(corpus) / f"states-{digest}"
-    taught = Lessons(decoder, lessons, scenes, layers, device=config.device, keep=keep, report=report)
+    taught = Lessons(
+        decoder, lessons, scenes, layers, device=config.device, keep=keep, processes=config.processes, report=report
+    )
     record = train_head(
         taught, train, held, out, config, target=folder.name, fingerprint=fingerprint(folder),
         corpus=str(corpus), report=report, note=note, resume=not restart,

@@ -134,6 +134,33 @@ def test_top_k_over_the_whole_vocabulary_is_cross_entropy_with_the_distribution(
     torch.testing.assert_close(losses.top_k_ce(q, p, 99).double(), losses.kl(q, p) + entropy, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [{"kl": 1.0}, {"top_k_ce": 0.7}, {"kl": 0.1, "top_k_ce": 1.0}])
+@pytest.mark.parametrize("together", [1, 5, 1000], ids="{} numbers at once".format)
+def test_soft_labels_are_the_terms_and_their_gradient(
+    weights: dict[str, float], together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many positions are worked on at once, and with each position weighted by another number."""
+    monkeypatch.setattr(losses, "_CACHED", 11 * together)
+    config = LossConfig(**weights, top_k=3)
+    generator = torch.Generator().manual_seed(5)
+    q = torch.randn(13, 11, generator=generator).requires_grad_()
+    p, position = torch.randn(13, 11, generator=generator), torch.randn(13, generator=generator)
+    terms = config.kl * losses.kl(q, p) + config.top_k_ce * losses.top_k_ce(q, p, 3)
+    (slope,) = torch.autograd.grad((terms * position).sum(), q)
+    labels = losses.soft_labels(config, p)
+    values = losses.soft_ce(q, labels)
+    torch.testing.assert_close(values, terms, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad((values * position).sum(), q)[0], slope, atol=1e-6, rtol=1e-5)
+    some = torch.tensor([12, 0, 7])
+    torch.testing.assert_close(losses.soft_ce(q[some], labels.at(some)), terms[some], atol=1e-5, rtol=1e-5)
+
+
+def test_soft_labels_of_nothing() -> None:
+    empty = torch.zeros(0, 7, requires_grad=True)
+    values = losses.soft_ce(empty, losses.soft_labels(LossConfig(kl=1.0), empty.detach()))
+    assert values.shape == (0,) and torch.autograd.grad(values.sum(), empty)[0].shape == (0, 7)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_padding_changes_nothing(data: st.DataObject) -> None:

@@ -1,5 +1,6 @@
 """A target's answers as lessons: what lies where in a batch, and states that are kept."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdraft.core.errors import DataError
+from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.rounds import play
 from crossdraft.nn.decoder import Decoder, DecoderConfig
@@ -116,6 +117,22 @@ def test_kept_states_are_the_online_ones(lessons: Any, tmp_path: Path) -> None:
     again = lessons(keep=tmp_path, report=report)
     assert seen == [], "read once, for as many heads as there are"
     assert torch.equal(again.batch([5, 6]).states[-1], kept.batch([5, 6]).states[-1])
+
+
+def test_two_processes_keep_what_one_does(lessons: Any, tmp_path: Path) -> None:
+    alone, together = lessons(keep=tmp_path / "one"), lessons(keep=tmp_path / "two", processes=2)
+    assert alone.kept is not None and together.kept is not None
+    assert torch.equal(alone.kept, together.kept) and float(alone.kept.abs().sum()) > 0
+
+
+def test_a_process_that_dies_is_told_and_nothing_counts_as_kept(
+    lessons: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, fill = os.getpid(), Lessons._fill
+    monkeypatch.setattr(Lessons, "_fill", lambda *a: fill(*a) if os.getpid() == parent else os._exit(9))
+    with pytest.raises(CrossdraftError, match="has died .*; run it again, or with fewer than 2 processes"):
+        lessons(keep=tmp_path, processes=2)
+    assert not (tmp_path / FEATURES_CARD).exists()
 
 
 def test_kept_states_are_computed_anew_when_they_are_not_these(lessons: Any, tmp_path: Path) -> None:

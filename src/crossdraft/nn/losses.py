@@ -7,6 +7,7 @@ is the one that predicts token t.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,80 @@ def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V
     Source: Zhang et al., "HASS", arXiv 2408.15766; p is not normalised anew over the k tokens.
     """
     return _top_k_ce(_logs(logits), _logs(target_logits), k)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """What the target says at K positions, for losses through the head that are taken several times.
+
+    wanted: the weighted distributions, all terms added up; weight: their sums; entropy: what makes of the
+    cross-entropy the weighted terms; all float32.
+    """
+
+    wanted: Float[Tensor, "K V"]
+    weight: Float[Tensor, "K"]
+    entropy: Float[Tensor, "K"]
+
+    def at(self, rows: Int[Tensor, "R"]) -> "SoftLabels":
+        """Those of some positions."""
+        return SoftLabels(self.wanted[rows], self.weight[rows], self.entropy[rows])
+
+
+def soft_labels(config: LossConfig, target_logits: Float[Tensor, "K V"]) -> SoftLabels:
+    """The terms ``kl`` and ``top_k_ce`` of ``config`` as one soft label a position."""
+    with torch.no_grad(), torch.autocast(target_logits.device.type, enabled=False):
+        wanted = target_logits.new_empty(target_logits.shape, dtype=torch.float32)
+        weight = wanted.new_empty(len(wanted))
+        entropy = torch.zeros_like(weight)
+        for part in _parts(wanted):
+            logs = target_logits[part].float().log_softmax(-1)
+            p = logs.exp()
+            if config.kl:
+                entropy[part] = config.kl * (p * logs).sum(-1)
+            label = config.kl * p
+            if config.top_k_ce:
+                best = p.topk(min(config.top_k, p.shape[-1]), dim=-1)
+                label.scatter_add_(-1, best.indices, config.top_k_ce * best.values)
+            wanted[part], weight[part] = label, label.sum(-1)
+    return SoftLabels(wanted, weight, entropy)
+
+
+def soft_ce(logits: Float[Tensor, "K V"], labels: SoftLabels) -> Float[Tensor, "K"]:
+    """``weight * log sum exp(logits) - wanted . logits + entropy``, float32: the weighted sum of the terms that
+    made the labels. Its gradient is computed with it, a few positions at a time, so that a vocabulary's worth of
+    numbers for each position passes through memory once and not a dozen times."""
+    values: Tensor = _SoftCE.apply(logits, labels.wanted, labels.weight)
+    return values + labels.entropy
+
+
+class _SoftCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+        slope = torch.empty_like(logits)
+        values = torch.empty_like(weight)
+        for part in _parts(wanted):
+            own = logits[part].float()
+            lse = own.logsumexp(-1)
+            values[part] = weight[part] * lse - torch.linalg.vecdot(wanted[part], own)
+            own = own - lse[:, None]  # the logits may be float32 themselves: nothing is written into them
+            slope[part] = own.exp_().mul_(weight[part][:, None]).sub_(wanted[part])
+        ctx.save_for_backward(slope)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * grad[:, None].to(slope.dtype), None, None
+
+
+_CACHED = 1 << 19
+"""Numbers of a part: what a core's own cache holds in float32."""
+
+
+def _parts(rows: Float[Tensor, "K V"]) -> list[slice]:
+    """Positions that are worked on together: on a GPU all of them."""
+    many = max(1, _CACHED // rows.shape[-1]) if rows.device.type == "cpu" else max(1, len(rows))
+    return [slice(at, at + many) for at in range(0, len(rows), many)]
 
 
 def stored_ce(

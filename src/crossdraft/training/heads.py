@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
@@ -236,34 +236,34 @@ class Pupil:
         return outs, reading.source[first:]
 
     def _learn_features(self, head: FeatureHead, batch: Batch) -> Tensor:
-        outs, source = self._guess(head, batch, self.recipe.passes)
-        assert self.recipe.loss is not None
-        total = outs[0].new_zeros((), dtype=torch.float32)
-        for j, out in enumerate(outs):
-            there = _entries(batch, source, j)
-            token = batch.tokens[:, 2:][:, source.clamp(0, batch.tokens.shape[1] - 3)]
-            if head.config.own_head:
-                there = there & (self.t2d[token] >= 0)
-            if not bool(there.any()):
-                continue
-            wanted = batch.states[LAST][:, 1:][:, source.clamp(min=0)][there]
-            total = total + self.recipe.decay**j * self._feature_loss(head, out[there], wanted)
-        return total
-
-    def _feature_loss(self, head: FeatureHead, out: Float[Tensor, "K D"], wanted: Float[Tensor, "K D"]) -> Tensor:
-        config, terms = self.recipe.loss, []
+        config = self.recipe.loss
         assert config is not None
-        if config.smooth_l1:
-            terms.append(config.smooth_l1 * losses.smooth_l1(out.float(), wanted.float()).mean())
-        if config.kl or config.top_k_ce:
-            q = head.unembed(out, self.rows)
+        outs, source = self._guess(head, batch, self.recipe.passes)
+        taught = _entries(batch, source, 0)
+        if head.config.own_head:
+            token = batch.tokens[:, 2:][:, source.clamp(0, batch.tokens.shape[1] - 3)]
+            taught = taught & (self.t2d[token] >= 0)
+        total = outs[0].new_zeros((), dtype=torch.float32)
+        if not bool(taught.any()):
+            return total
+        wanted = batch.states[LAST][:, 1:][:, source.clamp(min=0)][taught]
+        # what the target says at an entry is the same in every pass
+        labels = None
+        if config.needs_head:
             with torch.no_grad():
-                p = F.linear(wanted.to(self.rows.dtype), self.rows)
-            if config.kl:
-                terms.append(config.kl * losses.kl(q, p).mean())
-            if config.top_k_ce:
-                terms.append(config.top_k_ce * losses.top_k_ce(q, p, config.top_k).mean())
-        return torch.stack(terms).sum()
+                labels = losses.soft_labels(config, F.linear(wanted.to(self.rows.dtype), self.rows))
+        for j, out in enumerate(outs):
+            there = _entries(batch, source, j)[taught].nonzero()[:, 0]
+            if not len(there):
+                continue
+            guessed, terms = out[taught][there], []
+            if config.smooth_l1:
+                near = losses.smooth_l1(guessed.float(), wanted[there].float())
+                terms.append(config.smooth_l1 * near.mean())
+            if labels is not None:
+                terms.append(losses.soft_ce(head.unembed(guessed, self.rows), labels.at(there)).mean())
+            total = total + self.recipe.decay**j * torch.stack(terms).sum()
+        return total
 
     # -- held out --------------------------------------------------------------------------------------------------
 

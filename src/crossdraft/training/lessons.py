@@ -6,6 +6,7 @@ file where many heads learn from the same answers.
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,8 @@ class Lessons:
     """Answers with a frozen target to look at them.
 
     decoder: the target's, with its weights; layers: whose states are wanted, -1 the last behind its norm.
-    keep: a folder for a file of all states; None: computed anew for every batch.
+    keep: a folder for a file of all states; None: computed anew for every batch. processes: that fill that file
+    (on a CPU, one thread each).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Lessons:
         *,
         device: torch.device | str = "cpu",
         keep: Path | None = None,
+        processes: int = 1,
         report: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
         if not lessons:
@@ -79,7 +82,7 @@ class Lessons:
         self.layers, self.device = tuple(sorted(set(layers))), torch.device(device)
         self.lengths = np.array([len(lesson.ids) for lesson in self.lessons])
         self.width, self.dtype = decoder.config.hidden_size, decoder.embed_tokens.weight.dtype
-        self.kept = None if keep is None else self._keep(keep, report)
+        self.kept = None if keep is None else self._keep(keep, processes, report)
 
     @property
     def num_tokens(self) -> int:
@@ -135,7 +138,7 @@ class Lessons:
 
     # -- states that are kept --------------------------------------------------------------------------------------
 
-    def _keep(self, folder: Path, report: Callable[[str, int, int], None]) -> Tensor:
+    def _keep(self, folder: Path, processes: int, report: Callable[[str, int, int], None]) -> Tensor:
         """The mapped states of all lessons, end to end: (positions, layers * D) of the target's dtype."""
         self._starts = np.concatenate(([0], np.cumsum(self.lengths)))
         shape = (int(self._starts[-1]), len(self.layers) * self.width)
@@ -158,15 +161,40 @@ class Lessons:
         told.unlink(missing_ok=True)
         self.kept = None
         order = np.argsort(self.lengths, kind="stable")
-        for start in range(0, len(order), POOL):
-            report("the target reads its answers", start, len(order))
-            places = order[start : start + POOL]
+        pools = [order[start : start + POOL] for start in range(0, len(order), POOL)]
+        many = processes if self.device.type == "cpu" else 1
+        # forked, they share the weights and the mapped file
+        context = multiprocessing.get_context("fork")
+        others = [context.Process(target=self._fill, args=(mapped, pools[i::many])) for i in range(1, many)]
+        for other in others:
+            other.start()
+        try:
+            what = "the target reads its answers"
+            self._fill(mapped, pools[::many], lambda done: report(what, many * done, len(order)))
+        except BaseException:
+            for other in others:
+                other.terminate()
+            raise
+        for other in others:
+            other.join()
+            if other.exitcode:
+                raise CrossdraftError(
+                    f"a process that computed the target's states has died (out of memory?); run it again, or with "
+                    f"fewer than {processes} processes"
+                )
+        write_atomically(told, json.dumps(card).encode())
+        return mapped
+
+    def _fill(
+        self, mapped: Tensor, pools: Sequence[np.ndarray], report: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Compute the states of these lessons into the mapped file."""
+        for number, places in enumerate(pools):
+            report(number * POOL)
             batch = self.batch(places)
             joined = torch.cat([batch.states[layer] for layer in self.layers], dim=-1)
             for row, place in enumerate(places):
                 mapped[self._starts[place] : self._starts[place + 1]] = joined[row, : self.lengths[place]].cpu()
-        write_atomically(told, json.dumps(card).encode())
-        return mapped
 
     def _kept_states(self, places: Sequence[int] | np.ndarray, steps: int) -> dict[int, Tensor]:
         assert self.kept is not None
