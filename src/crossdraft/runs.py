@@ -20,6 +20,7 @@ from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.registry import find
 from crossdraft.core.types import LAST
+from crossdraft.core.weights import read_json
 from crossdraft.data.corpus import Reply, read_corpus
 from crossdraft.data.paired import read_instruction_dataset
 from crossdraft.data.store import Store, read_head
@@ -28,9 +29,11 @@ from crossdraft.drafters import DRAFTERS as CATALOGUE
 from crossdraft.extraction.jobs import jobs_of
 from crossdraft.heads.feature import fusion_taps
 from crossdraft.heads.recipes import recipe_of
-from crossdraft.models import fingerprint, read_ends, resolve_checkpoint
+from crossdraft.models import fingerprint, read_ends, read_parts, resolve_checkpoint
+from crossdraft.models.catalogue import PARTS, family_of
 from crossdraft.training.adapters import AdapterTraining, train_adapter
 from crossdraft.training.heads import HeadTraining, train_head
+from crossdraft.training.joint import JointTraining, train_together
 from crossdraft.training.lessons import Lessons, hold_out, read_lessons
 
 # streams of the measurements; training draws its own from other seeds
@@ -124,19 +127,21 @@ def train_on_store(
 
 
 def train_head_on_corpus(
-    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining, *,
+    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining | JointTraining, *,
     clips: str | Path | None = None, held_out: str | Path | None = None, validation: float = 0.05,
     online: bool = False, restart: bool = False, report: Report = silent,
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """``training.heads.train_head`` on a target's answers; its record.
+    """``training.heads.train_head`` on a target's answers, or ``training.joint.train_together``; its record.
 
     clips: the data set that the answers of a video target are about; None: the one that the corpus names. held_out:
     a corpus to judge by; None: the share ``validation`` of the groups of ``corpus``. online: the target's states
     are computed anew for every batch; else they are kept beside the corpus, for the next head. Raises DataError for
     answers of another target, and what reading these raises.
     """
-    recipe_of(config.name)  # a wrong name is refused before anything is loaded
+    joint = config if isinstance(config, JointTraining) else None
+    heads = config.heads if isinstance(config, JointTraining) else config
+    recipe_of(heads.name)  # a wrong name is refused before anything is loaded
     answers = read_corpus(corpus)
     judged_by = None if held_out is None else read_corpus(held_out)
     folder = resolve_checkpoint(resolve(target, "target"))
@@ -144,12 +149,12 @@ def train_head_on_corpus(
         if corpus_of.about.get("checkpoint") not in (None, fingerprint(folder)):
             raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
-    vlm, decoder = load_for_training(target, device=config.device)
+    vlm, decoder = load_for_training(target, device=heads.device)
     said = [*answers.replies, *(judged_by.replies if judged_by else ())]
     asked = list(_asked(said, clips or answers.about.get("clips")))
     lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(said)))
     if judged_by is None:
-        train, held = hold_out(lessons, validation, config.seed)
+        train, held = hold_out(lessons, validation, heads.seed)
     else:
         train = list(range(len(answers.replies)))
         held = list(range(len(train), len(lessons)))
@@ -157,10 +162,27 @@ def train_head_on_corpus(
     digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
     keep = None if online else Path(corpus) / f"states-{digest}"
     taught = Lessons(
-        decoder, lessons, scenes, layers, device=config.device, keep=keep, processes=config.processes, report=report
+        decoder, lessons, scenes, layers, device=heads.device, keep=keep, processes=heads.processes, report=report
     )
+    if joint is not None:
+        family = find("model family", PARTS, family_of(read_json(folder / "config.json")))
+        both = train_together(
+            read_parts(family, folder, taught.dtype)[0],
+            folder,
+            taught,
+            train,
+            held,
+            out,
+            joint,
+            corpus=str(corpus),
+            report=report,
+            note=note,
+            resume=not restart,
+        )
+        assert both is not None, "it was not told to stop early"
+        return both
     record = train_head(
-        taught, train, held, out, config, target=folder.name, fingerprint=fingerprint(folder),
+        taught, train, held, out, heads, target=folder.name, fingerprint=fingerprint(folder),
         corpus=str(corpus), report=report, note=note, resume=not restart,
     )  # fmt: skip
     assert record is not None, "it was not told to stop early"

@@ -73,3 +73,15 @@ def test_what_cannot_be_trained_is_said_in_a_line(run: Run, llama: Path, corpus:
         code, _, err = call
         assert code == 2 and said in err and err.count("\n") == 1, (said, err)
     assert not (out / "head.safetensors").exists()
+
+
+def test_medusa_2_makes_another_target(run: Run, llama: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    code, said, err = train(run, "medusa2", llama, corpus, out)
+    assert code == 0 and "another target" in said and f"--target {out}/target --head {out}" in said, err
+    asked = ("--prompt", "Say it.", "--max-new-tokens", 8, "--dtype", "float32", "--compare", "--json")
+    code, said, err = run("generate", "--target", out / "target", "--head", out, *asked)
+    body = json.loads(said)
+    assert code == 0 and body["drafter"] == "medusa" and body["compare"]["identical"], err
+    code, _, err = run("generate", "--target", llama, "--head", out, *asked)
+    assert code == 2 and "was trained for another checkpoint" in err

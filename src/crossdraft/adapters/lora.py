@@ -5,7 +5,7 @@ Source: Hu et al., "LoRA", arXiv 2106.09685. Layout as in the PEFT library: ``do
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -60,6 +60,45 @@ class LowRank(nn.Module):
         return self.up.weight @ self.down.weight * self.scale
 
 
+class LowRankChanges:
+    """Low-rank changes of a decoder's linears, which its passes include from now on. The decoder is no part of
+    them; its weights are the caller's to freeze."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Linear, LowRank]]) -> None:
+        self._pairs = list(pairs)
+        self._hooks: list[RemovableHandle] = []
+        self._hook()
+
+    @property
+    def hooked(self) -> bool:
+        """Whether they are added in passing; else they are in the weights."""
+        return bool(self._hooks)
+
+    def merge(self) -> None:
+        """Fold the changes into the weights."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._add(1)
+
+    def unmerge(self) -> None:
+        """Take them out again, up to rounding of the weights' dtype, and add them in passing."""
+        self._add(-1)
+        self._hook()
+
+    def _hook(self) -> None:
+        def adding(part: LowRank) -> Any:
+            return lambda _, inputs, output: output + part(inputs[0]).to(output.dtype)
+
+        self._hooks = [linear.register_forward_hook(adding(part)) for linear, part in self._pairs]
+
+    @torch.no_grad()
+    def _add(self, sign: int) -> None:
+        for linear, part in self._pairs:
+            # rounded once, if the weight is the narrower of the two
+            linear.weight.copy_(linear.weight + sign * part.change())
+
+
 class L6(Adapter):
     """LoRA on q, k, v and o of the event model's decoder; nothing runs behind it. 16.8M parameters at 32 x 4096.
 
@@ -82,9 +121,7 @@ class L6(Adapter):
             nn.ModuleDict({name: LowRank(*shape, settings) for name, shape in shapes.items()})
             for _ in range(settings.num_layers)
         )
-        # plain lists: the decoder is no part of the adapter
-        self._linears: list[nn.Linear] = []
-        self._hooks: list[RemovableHandle] = []
+        self._changes: LowRankChanges | None = None
 
     @staticmethod
     def shape_of(config: DecoderConfig) -> dict[str, Any]:
@@ -105,48 +142,24 @@ class L6(Adapter):
 
         Raises SettingError when the adapter is in a decoder already, or this one has another shape.
         """
-        if self._linears:
+        if self._changes is not None:
             raise SettingError("adapter 'l6' is in a decoder already; build or load another one for this decoder")
-        linears = [linear for linear, _ in self._pairs(decoder)]
+        pairs = list(self._pairs(decoder))
         decoder.requires_grad_(False)
-        self._linears = linears
-        self._hook()
+        self._changes = LowRankChanges(pairs)
 
     def merge(self) -> None:
         """Fold the change into the weights of the decoder it is in. SettingError unless injected, or twice."""
-        if not self._hooks:
+        if self._changes is None or not self._changes.hooked:
             raise SettingError("adapter 'l6' is in no decoder, or merged already; inject it first")
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._add(1)
+        self._changes.merge()
 
     def unmerge(self) -> None:
         """Take the change out of the weights again, up to rounding of their dtype, and go back to ``inject``'s
         state. SettingError unless merged."""
-        if self._hooks or not self._linears:
+        if self._changes is None or self._changes.hooked:
             raise SettingError("adapter 'l6' is not merged; there is nothing to take out")
-        self._add(-1)
-        self._hook()
-
-    def _hook(self) -> None:
-        def adding(part: LowRank) -> Any:
-            return lambda _, inputs, output: output + part(inputs[0]).to(output.dtype)
-
-        self._hooks = [
-            linear.register_forward_hook(adding(part))
-            for linear, part in zip(self._linears, self._parts(), strict=True)
-        ]
-
-    @torch.no_grad()
-    def _add(self, sign: int) -> None:
-        for linear, part in zip(self._linears, self._parts(), strict=True):
-            # rounded once, if the weight is the narrower of the two
-            linear.weight.copy_(linear.weight + sign * part.change())
-
-    def _parts(self) -> Iterator[LowRank]:
-        for layer in self.layers:
-            yield from cast(list[LowRank], list(cast(nn.ModuleDict, layer).values()))
+        self._changes.unmerge()
 
     def _pairs(self, decoder: Decoder) -> Iterator[tuple[nn.Linear, LowRank]]:
         if len(decoder.layers) != len(self.layers):

@@ -6,11 +6,16 @@ from typing import Any
 from crossdraft.cli import output
 from crossdraft.cli.train_adapter import setting
 
+JOINT = "medusa2"
+
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft train``."""
     head = verbs.add_parser("head", help="train a drafting head (medusa, eagle, hass, eagle3, ...) for a target")
-    head.add_argument("name", metavar="NAME", help="which head; see 'crossdraft list'")
+    head.add_argument(
+        "name", metavar="NAME",
+        help="which head; see 'crossdraft list'. medusa2: Medusa heads and the target together",
+    )  # fmt: skip
     head.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
     head.add_argument(
         "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
@@ -54,13 +59,18 @@ def run(args: argparse.Namespace) -> int:
         settings["draft_vocab"] = args.draft_vocab
     from crossdraft import build, runs
     from crossdraft.training.heads import HeadTraining
+    from crossdraft.training.joint import JointTraining
 
     build.set_threads(args.threads)
-    config = HeadTraining(
-        name=args.name, settings=settings, epochs=args.epochs, minutes=args.minutes, batch=args.batch,
-        peak_lr=args.lr, passes=args.passes, seed=args.seed, dtype=args.dtype, processes=args.processes,
-        device=build.pick_device(args.device),
+    joint = args.name == JOINT
+    heads = HeadTraining(
+        name="medusa" if joint else args.name, settings=settings, epochs=args.epochs, minutes=args.minutes,
+        batch=args.batch, peak_lr=args.lr, passes=args.passes, seed=args.seed, dtype=args.dtype,
+        processes=args.processes, device=build.pick_device(args.device),
     )  # fmt: skip
+    config: HeadTraining | JointTraining = heads
+    if joint:
+        config = JointTraining(heads=heads, epochs=args.epochs, minutes=args.minutes, peak_lr=args.lr)
     with output.progress(args.json) as report:
         record = runs.train_head_on_corpus(
             args.target, args.data, args.out, config, clips=args.clips, held_out=args.held_out,
@@ -77,9 +87,17 @@ def run(args: argparse.Namespace) -> int:
 def _lines(out: str, record: dict[str, Any]) -> list[str]:
     held = record["held_out"]
     depths = [value for key, value in held.items() if key.startswith("accept_")]
+    more = []
+    if record["name"] == JOINT:
+        more.append(
+            f"{out}/target is another target: it would still say {held['agreement']:.1%} of what the old one said "
+            f"({held['divergence']:.4f} nats apart); its heads draft for it alone: --target {out}/target "
+            f"--head {out}"
+        )
     return [
         f"{out}: {record['name']}, {record['parameters']:,} parameters, {record['trained_tokens']:,} tokens of "
         f"{record['num_answers']} answers (ended by {record['ended_by']}), {record['seconds']:.0f} s",
         f"held out, {record['num_held_out']} answers, simulated: tau {held['tau']:.2f} of chains of "
         f"{len(depths)}; accepted by depth, given all before: {', '.join(f'{x:.0%}' for x in depths)}",
+        *more,
     ]

@@ -27,7 +27,7 @@ from crossdraft.models.ends import Ends, read_ends
 from crossdraft.models.fingerprint import fingerprint
 from crossdraft.models.llama import own_memory
 from crossdraft.models.loading import resolve_checkpoint
-from crossdraft.models.spliced import build_parts, read_parts, save_parts
+from crossdraft.models.spliced import build_parts, read_parts, save_like, save_parts
 from crossdraft.nn.decoder import Decoder, DecoderConfig
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "read_ends",
     "read_parts",
     "resolve_checkpoint",
+    "save_like",
     "save_parts",
 ]
 

@@ -1,6 +1,7 @@
 """What all our models share: a decoder behind pictures, events or nothing, spliced into the text's embeddings."""
 
 import copy
+import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -254,3 +255,13 @@ def save_parts(parts: Parts, folder: str | Path, dtype: torch.dtype = torch.bflo
         if name not in skip
     }
     save_weights(Path(folder), state, {**parts.config, "dtype": str(dtype).removeprefix("torch.")})
+
+
+def save_like(parts: Parts, source: Path, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """``save_parts``, with tokenizer and pre-processing of the checkpoint ``source`` that they came from."""
+    save_parts(parts, folder, dtype)
+    for pattern in ("*.json", "tokenizer.model", "*.jinja"):
+        for path in source.glob(pattern):
+            # a record of what was trained into ``source`` is not true of what it became
+            if path.name not in ("config.json", "model.safetensors.index.json", "training.json"):
+                shutil.copyfile(path, Path(folder) / path.name)

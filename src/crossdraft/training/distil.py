@@ -6,7 +6,6 @@ own answers, led through them as the engine is: state t predicts token t. Source
 """
 
 import math
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store
 from crossdraft.models import fingerprint, resolve_checkpoint
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
-from crossdraft.models.spliced import save_parts
+from crossdraft.models.spliced import save_like
 from crossdraft.training.adapters import ADAPTER, KIND, RECORD
 from crossdraft.training.answers import Answers, Asked, Report, read_answers, rows_of_step
 from crossdraft.training.batches import split_recordings
@@ -146,7 +145,7 @@ def distil(
     if ended is None:
         return None
     if course.pupil.lora is None:
-        _save_checkpoint(parts, folder, out)
+        save_like(parts.cpu(), folder, out)
     else:
         identity = {"extraction": store.identity.config_hash, "event_model": about["event_model"]}
         save_adapter(out / ADAPTER, course.pupil.lora, **identity)
@@ -261,12 +260,3 @@ def _pupil(parts: EventGPTParts, store: Store, config: DistilTraining, head: Ten
     assert isinstance(lora, L6)
     lora.inject(decoder)
     return Pupil(decoder, lora, head, config.kl_weight, through_head)
-
-
-def _save_checkpoint(parts: EventGPTParts, source: Path, out: Path) -> None:
-    """The published layout, with the tokenizer and the pre-processing of the event model that was taught."""
-    save_parts(parts.cpu(), out)
-    for pattern in ("*.json", "tokenizer.model", "*.jinja"):
-        for path in source.glob(pattern):
-            if path.name not in ("config.json", "model.safetensors.index.json", RECORD):
-                shutil.copyfile(path, out / path.name)

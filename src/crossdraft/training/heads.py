@@ -102,7 +102,7 @@ def train_head(
         "network": asdict(pupil.head.config),
         **{k: v for k, v in asdict(config).items() if k not in ("settings", "device", "minutes")},
     }  # fmt: skip
-    about = _plain(about)
+    about = plain(about)
     if not resume:
         forget(out)
         for name in (RECORD, HEAD):
@@ -140,7 +140,7 @@ def train_head(
             "noise": config.recipe.noise,
             "loss": None if config.recipe.loss is None else asdict(config.recipe.loss),
         },
-        "config": _plain(asdict(config) | {"peak_lr": rate}), "about": about,
+        "config": plain(asdict(config) | {"peak_lr": rate}), "about": about,
         "provenance": provenance(),
     }  # fmt: skip
     write_record(out / RECORD, KIND, body)
@@ -148,11 +148,11 @@ def train_head(
     return body
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples as lists, as they come back from JSON."""
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class Pupil:
@@ -189,17 +189,21 @@ class Pupil:
         self.num_tokens = sum(int(lengths[i]) - lessons.lessons[i].prompt for i in self.train)
         self.accuracies: list[list[float]] = []
 
-    def loss_of(self, step: int, part: int, parts: int) -> Tensor:
-        """The loss of every so many answers of the step's batch."""
+    def places_of(self, step: int, part: int, parts: int) -> Int[np.ndarray, "n"]:
+        """Every so many answers of the step's batch."""
         epoch, at = divmod(step, self.num_batches)
         rng = np.random.default_rng(seed_for(self.config.seed, f"epoch/{epoch}"))
         order = rng.permutation(np.array(self.train))
         places = pooled(order, self.lessons.lengths, self.num_batches, rng)[at][part::parts]
-        if not len(places):  # the last batch may have fewer answers than there are parts
-            places = order[:1]
-        return self._learn(self.lessons.batch(places))
+        # the last batch may have fewer answers than there are parts
+        return places if len(places) else order[:1]
 
-    def _learn(self, batch: Batch) -> Tensor:
+    def loss_of(self, step: int, part: int, parts: int) -> Tensor:
+        """The loss of every so many answers of the step's batch."""
+        return self.learn(self.lessons.batch(self.places_of(step, part, parts)))
+
+    def learn(self, batch: Batch) -> Tensor:
+        """The loss of a batch."""
         if isinstance(self.head, MedusaHead):
             return self._learn_tokens(self.head, batch)
         return self._learn_features(self.head, batch)
@@ -267,8 +271,11 @@ class Pupil:
 
     # -- held out --------------------------------------------------------------------------------------------------
 
-    def figures(self) -> dict[str, float]:
-        """Loss, top1, accept_k and simulated tau over the held-out answers; leaves ``accuracies`` behind."""
+    def figures(self, seen: Callable[[Batch], Batch] = lambda batch: batch) -> dict[str, float]:
+        """Loss, top1, accept_k and simulated tau over the held-out answers; leaves ``accuracies`` behind.
+
+        seen: what becomes of a batch before the head sees it.
+        """
         depth = self.config.depth
         if isinstance(self.head, MedusaHead):
             depth = min(depth, self.head.config.heads)
@@ -280,8 +287,8 @@ class Pupil:
         together = 1 if gated else self.config.batch
         for start in range(0, len(self.held_out), together):
             places = self.held_out[start : start + together]
-            batch = self.lessons.batch(places)
-            loss += float(self._learn(batch)) * len(places)
+            batch = seen(self.lessons.batch(places))
+            loss += float(self.learn(batch)) * len(places)
             hits, found, there = self._hits(batch, depth)
             ranks += found
             there_were += there.sum((1, 2))
