@@ -162,6 +162,8 @@ def test_a_method_that_cannot_be_made_is_a_row(bench: Run, pair: tuple[Path, Pat
         (("--prompts", "EMPTY"), "is not a data set"),
         (("--dtype", "int3"), "dtype 'int3'"),
         (("--max-new-tokens", "0"), "max_new_tokens is 0"),
+        (("--seed", "-1"), "a seed is negative"),
+        (("--prompts", "league"), "watches pictures and the prompts 'league' are text alone; name streams or"),
         (("--heads", "nowhere"), "there is no folder of heads"),
         (("--quick",), "--quick is for a measurement"),
         (("--json", "EMPTY"), "EMPTY is a folder"),

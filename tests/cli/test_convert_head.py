@@ -41,6 +41,8 @@ def test_out_and_in_again(run, deep, trained, tmp_path, method, settings, layout
     code, said, _ = run("models", "convert-head", folder, out, "--target", deep, "--layout", layout)
     assert code == 0 and f"layout {layout}, read from crossdraft" in said and f"{head.num_trained:,}" in said
     assert (out / "config.json").is_file()
+    code, _, err = run("generate", "--target", deep, "--head", out, "--prompt", "What is there?")
+    assert code == 2 and f"convert it: crossdraft models convert-head {out} OUT --target DIR" in err
     code, said, _ = run("models", "convert-head", out, back, "--target", deep, "--json")
     made = json.loads(said)
     assert code == 0

@@ -13,7 +13,7 @@ from crossdraft.core.errors import CrossdraftError, DataError, SettingError
 from crossdraft.core.prompt import EventStream, Prompt
 from crossdraft.data.paired import read_instruction_dataset
 from crossdraft.data.scenes import write_streams
-from crossdraft.extraction.jobs import Job, find_jobs, jobs_of, read_manifest, read_questions, shuffled
+from crossdraft.extraction.jobs import Job, find_jobs, jobs_of, read_manifest, read_questions, shuffled, spread_jobs
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,16 @@ def test_every_question_of_every_clip(scenes: Path, tmp_path: Path) -> None:
     jobs = find_jobs(scenes, None, questions=questions, limit=3)
     assert [job.question for job in jobs] == ["Is it dark?", "Who moves?", "Is it dark?"]
     assert [job.clip_index for job in jobs] == [0, 0, 1]
+
+
+def test_some_jobs_are_of_all_recordings() -> None:
+    def job(recording: str, number: int) -> Job:
+        return Job(f"{recording}{number}", recording, number, "What?", lambda: Prompt("What?"))
+
+    jobs = [job("a", i) for i in range(5)] + [job("b", i) for i in range(1)] + [job("c", i) for i in range(4)]
+    assert [j.id for j in spread_jobs(jobs, 5)] == ["a0", "a1", "b0", "c0", "c1"]
+    assert [j.id for j in spread_jobs(jobs, 2)] == ["a0", "b0"]
+    assert spread_jobs(jobs, 99) == jobs
 
 
 def test_a_few_questions_of_each_clip_are_the_same_ones_again(scenes: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from crossdraft.training import log as training_log
 from crossdraft.training.gradients import Gradients
 from crossdraft.training.loop import Diverged, FitConfig, fit, join, read_log
 from crossdraft.training.optim import make_optimiser, set_rate
-from crossdraft.training.state import STATE
+from crossdraft.training.state import STATE, check_about
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -227,6 +228,10 @@ def test_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingError, match="holds another training \\(store was 'a', now 'b'\\); choose another"):
         fit("x", module, losses(module), BASE, tmp_path, evaluate=held_out(module), about={**about, "store": "b"})
+    named = {"net": {"layer": {"width": 3}, "heads": 2}}
+    with pytest.raises(SettingError, match=r"\(net.layer.width was 3, now 4\)"):
+        check_about(named, {"net": {"layer": {"width": 4}, "heads": 1}}, tmp_path)
+    check_about(named, deepcopy(named), tmp_path)
     begun = fit(
         "x", module, losses(module), BASE, tmp_path, evaluate=held_out(module), about={"store": "b"}, resume=False,
         stop_after=1,

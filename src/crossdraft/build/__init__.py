@@ -45,7 +45,7 @@ from crossdraft.extraction.answers import Answers, Kept, Running
 from crossdraft.extraction.capture import ExtractConfig, Extractor
 from crossdraft.extraction.jobs import Job
 from crossdraft.models import fingerprint, load_vlm, read_ends, resolve_checkpoint
-from crossdraft.models.catalogue import family_of
+from crossdraft.models.catalogue import WATCHING, family_of
 from crossdraft.models.spliced import SplicedVLM
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import Decoder
@@ -373,6 +373,12 @@ def _plan_draft_model(target: str, drafter: str | None, ref: str | Path | None) 
             return  # fetched first, and checked then
         speakers.append(_Speaker(folder.name, size, TextTokenizer(folder)))
     token_map(*speakers)
+
+
+def watches(target: str) -> bool:
+    """Whether a target answers about pictures. CheckpointError when there is none."""
+    folder = resolve_checkpoint(resolve(target, "target"))
+    return family_of(read_json(folder / "config.json")) in WATCHING
 
 
 def _runs_on_transformers(target: str) -> bool:

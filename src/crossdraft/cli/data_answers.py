@@ -63,7 +63,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer what is not answered yet, and say how much there is."""
-    from crossdraft.build import Source
+    from crossdraft.build import Source, watches
     from crossdraft.data.corpus import read_corpus
     from crossdraft.training.regenerate import Regeneration, regenerate
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
     source = Source.of(args.target, "target", args.dtype, "cpu")
-    text = _is_text(source)
+    text = not watches(source.folder)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
         batch=args.batch if text else 1, seed=args.seed,
@@ -103,13 +103,6 @@ def _temperatures(text: str) -> tuple[float, ...]:
         raise SettingError(f"--temperature is '{text}', must be numbers with commas, as 0,0.7") from None
 
 
-def _is_text(source: "Source") -> bool:
-    from crossdraft.core.weights import read_json
-    from crossdraft.models.catalogue import family_of
-
-    return family_of(read_json(Path(source.folder) / "config.json")) in ("llama", "transformers")
-
-
 def _asked_text(args: argparse.Namespace) -> "list[Asked]":
     from crossdraft.data.prompts import read_prompts, write_prompts
     from crossdraft.training.regenerate import Asked
@@ -124,11 +117,12 @@ def _asked_text(args: argparse.Namespace) -> "list[Asked]":
 
 
 def _jobs(args: argparse.Namespace) -> "list[Job]":
-    from crossdraft.extraction.jobs import find_jobs
+    from crossdraft.extraction.jobs import find_jobs, spread_jobs
 
     if not Path(args.prompts).is_dir():
         raise SettingError(f"{args.target} watches videos; name a data set of clips with --prompts DATASET")
-    return find_jobs(args.prompts, None, per_clip=args.per_clip, limit=args.limit)
+    jobs = find_jobs(args.prompts, None, per_clip=args.per_clip)
+    return jobs if args.limit is None else spread_jobs(jobs, args.limit)
 
 
 def _asked_clips(jobs: "list[Job]") -> "list[Asked]":

@@ -74,6 +74,16 @@ def choose_jobs(jobs: Sequence[Job], count: int) -> list[Job]:
     return chosen[:count]
 
 
+def spread_jobs(jobs: Sequence[Job], count: int) -> list[Job]:
+    """``count`` jobs in their order, as many of each recording as of the others."""
+    seen: dict[str, int] = {}
+    turns = []
+    for number, job in enumerate(jobs):
+        seen[job.recording] = seen.get(job.recording, 0) + 1
+        turns.append((seen[job.recording], number))
+    return [jobs[number] for number in sorted(number for _, number in sorted(turns)[:count])]
+
+
 def jobs_of(
     samples: Sequence[PairedSample], questions: Sequence[str] = (), per_clip: int | None = None
 ) -> list[Job]:

@@ -84,10 +84,18 @@ def _vocab_size(head: Head) -> int:
 
 def _open(path: Path, *, weights: bool = False) -> tuple[Head, HeadCard, dict[str, Tensor]]:
     if path.is_dir():
+        if not (path / HEAD).exists() and (path / "config.json").is_file():
+            raise CheckpointError(
+                f"{path} is a head in a published layout; convert it: crossdraft models convert-head {path} OUT "
+                "--target DIR"
+            )
         path = path / HEAD
     header, state = read_labelled(path, _KEY, "drafting head", "heads", weights=weights)
     if header is None:
-        raise CheckpointError(f"{path} is no drafting head of crossdraft; train one, or convert a published one")
+        raise CheckpointError(
+            f"{path} is no drafting head of crossdraft; train one, or convert a published one: crossdraft models "
+            f"convert-head {path.parent} OUT --target DIR"
+        )
     try:
         body = json.loads(header)
         if body["schema"] > SCHEMA:

@@ -36,6 +36,11 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     kinds: tuple[str, ...]
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether there is something to watch."""
+        return all(prompt.video is not None for prompt in self.prompts)
+
     def told(self) -> dict[str, Any]:
         """For a record: the name, how many of each kind, and a digest of all questions."""
         digest = hashlib.sha256("\0".join(prompt.question for prompt in self.prompts).encode()).hexdigest()[:16]

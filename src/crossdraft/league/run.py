@@ -21,6 +21,7 @@ from crossdraft.build import (
     pick_device,
     pick_dtype,
     plan_pair,
+    watches,
     with_trees,
     workbench,
 )
@@ -73,6 +74,8 @@ class LeagueConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.seed < 0 or min(self.seeds, default=0) < 0:
+            raise SettingError("a seed is negative; give whole numbers from 0 on")
         for name in ("limit", "nodes", "depth", "repeats"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, must be 1 or more")
@@ -115,6 +118,11 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     held_out = read_prompt_set(config.source, config.limit)
     tuning = read_prompt_set(config.source, config.limit, TUNE) if config.mode == "best" else None
     plan = plan_pair(config.target, config.event_model)
+    if not held_out.shows_pictures and watches(config.target):
+        raise SettingError(
+            f"{config.target} watches pictures and the prompts '{config.source}' are text alone; name {STREAMS} or "
+            "a folder of clips with --prompts"
+        )
     report("loading the target", 0, 0)
     pair = load_pair(plan, dtype=config.dtype, device=config.device, threads=config.threads)
     if config.trees != "exact":

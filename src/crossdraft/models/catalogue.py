@@ -30,6 +30,10 @@ _TYPES = {
 }
 
 
+WATCHING = ("video_llava", "llava", "llava_next", "eventgpt")
+"""Families that answer about pictures or events; a model on transformers' own code reads text alone."""
+
+
 def family_of(config: Mapping[str, Any]) -> str:
     """The family of a config.json; "transformers" for architectures that our decoder does not know."""
     kind = str(config.get("model_type", ""))

@@ -108,13 +108,26 @@ def load_state(
 
 def check_about(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Path) -> None:
     """SettingError, naming the first difference, unless both are of one training."""
+    difference = _first_difference(theirs, json.loads(json.dumps(ours)))
+    if difference is not None:
+        name, old, new = difference
+        raise SettingError(
+            f"{folder} holds another training ({name} was {old!r:.60}, now {new!r:.60}); choose another folder, or "
+            "begin anew in this one (--restart)"
+        )
+
+
+def _first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """(name, theirs, ours), of settings within settings as "outer.inner"."""
     for name in dict.fromkeys((*ours, *theirs)):
         old, new = theirs.get(name), ours.get(name)
-        if json.loads(json.dumps(new)) != old:
-            raise SettingError(
-                f"{folder} holds another training ({name} was {old!r:.60}, now {new!r:.60}); choose another "
-                "folder, or begin anew in this one (--restart)"
-            )
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            inner, old, new = _first_difference(old, new) or ("", old, new)
+            name = f"{name}.{inner}"
+        return name, old, new
+    return None
 
 
 def _named(tensors: Mapping[str, Tensor], kind: str) -> Weights:
