@@ -89,6 +89,11 @@ def test_all_methods_in_one_table(bench: Run, tmp_path: Path) -> None:
     assert body["provenance"]["machine"]["cores"] >= 1 and body["threads"] == 1 and body["seconds"] > 0
     assert body["prompts"]["prompts"] == 2 and body["prompts"]["name"] == "streams"
     assert [len(cost["passes"]) for cost in body["verify_costs"]] == [9, 9]
+    shares = {told["method"]: told for told in body["overheads"]}
+    assert set(shares) == {"medusa", "medusa_typical", "eagle_chain", *set(RECIPES) - {"medusa"}, "eagle2"}
+    for told in shares.values():
+        parts = [told[name] for name in ("network", "bookkeeping", "verify", "commit")]
+        assert sum(parts) == pytest.approx(1) and min(parts) > 0
     assert [len(trace["methods"]) for trace in body["traces"]] == [len(METHODS) - len(adapters)] * 2
     assert '<section id="league">' in build_report([out])
 
@@ -218,9 +223,11 @@ def test_what_must_be_said_is_said_below_the_table() -> None:
             row("none"), row("a", error="lost"), row("b", output="lossy", lossless=False, mismatches=9),
             row("c", mismatches=1), row("d", audit={"checked": 9, "doubts": 1}),
         ],
+        "overheads": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12}],
         "tuning": None, "exactness": {"bit_exact": False, "detail": "not tested"},
     }  # fmt: skip
-    failed, lossy, wrong, doubts, exact = notes(body)
+    failed, lossy, wrong, doubts, shares, exact = notes(body)
+    assert "takes 3% to 12% of a round" in shares
     assert (
         failed == "FAILED 'a': lost" and lossy.endswith(": b") and wrong.endswith(": c") and doubts.endswith(": d")
     )

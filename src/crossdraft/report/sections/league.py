@@ -26,6 +26,7 @@ def league(gathered: Gathered) -> Markup:
             parts += [
                 blocks.heading(f"{found.name}: {body['target']}"), *_basis(found),
                 blocks.pick("Temperature", panels, buttons=True), _passes(body["verify_costs"]),
+                _overheads(body.get("overheads", [])),
                 _tuning(body["tuning"]),
             ]  # fmt: skip
     return blocks.together(parts)
@@ -199,6 +200,19 @@ def _latency(gathered: Gathered, rows: Sequence[Body]) -> list[charts.Series]:
             tone=gathered.tone(row["method"]), dashed=_apart(row), shown=row["kind"] != "control",
         ) for row in rows if row["token_ms"]
     ]  # fmt: skip
+
+
+def _share(value: Any) -> str:
+    return words.NOTHING if value is None else f"{value:.0%}"
+
+
+def _overheads(told: Sequence[Body]) -> Markup:
+    names = ("network", "bookkeeping", "verify", "commit")
+    rows = [[r["method"], *(_share(r[name]) for name in names), words.figure(r["round_ms"], 1)] for r in told]
+    return blocks.folded(
+        "Table: where a round's time goes with a drafting head (one greedy answer)",
+        ("method", "head's network", "choosing and masking nodes", "verification", "commit", "ms a round"), rows,
+    )  # fmt: skip
 
 
 def _passes(costs: Sequence[Body]) -> Markup:

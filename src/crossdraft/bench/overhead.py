@@ -1,0 +1,71 @@
+"""Where a round's time goes with a drafting head: its network, the target's pass, and the bookkeeping of trees."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from crossdraft.bench.league import Method
+from crossdraft.bench.workbench import Workbench
+from crossdraft.core.prompt import Prompt
+
+NETWORK = ("begin", "extend", "step", "logits", "log_probs")
+"""Calls of a head in which its network runs."""
+
+
+class _Timed:
+    """A head that counts the seconds its network runs."""
+
+    def __init__(self, head: Any, now: Callable[[], float]) -> None:
+        self._head, self._now, self.seconds = head, now, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._head, name)
+        if name not in NETWORK:
+            return value
+
+        def timed(*args: Any) -> Any:
+            start = self._now()
+            out = value(*args)
+            self.seconds += self._now() - start
+            return out
+
+        return timed
+
+
+def overheads(
+    bench: Workbench, methods: Sequence[Method], prompt: Prompt, *, max_new_tokens: int = 64,
+    now: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """For each method that drafts with a head: shares of its rounds in one greedy answer, after one to warm up.
+
+    Each: {"method", "network", "bookkeeping", "verify", "commit", "round_ms"}. network: in the head's own layers;
+    bookkeeping: the rest of drafting, which is choosing, masking and gathering nodes; verify and commit as
+    everywhere. The four shares sum to 1. A method that cannot be made is left out: its row says why.
+    """
+    told = []
+    for method in methods:
+        if method.make is None or method.foreign:
+            continue
+        try:
+            drafter: Any = method.make(method.settings)
+        except Exception:
+            continue
+        if not hasattr(getattr(drafter, "head", None), "logits"):
+            continue
+        bench.answer(drafter, prompt, max_new_tokens)
+        timed = _Timed(drafter.head, now)
+        answer = bench.answer(replace(drafter, head=timed), prompt, max_new_tokens)
+        told.append({"method": method.name, **_shares(answer.rounds, timed.seconds * 1e3)})
+    return told
+
+
+def _shares(rounds: Sequence[Any], network_ms: float) -> dict[str, float | None]:
+    spent = {name: sum(r.spans_ms.get(name, 0.0) for r in rounds) for name in ("draft", "verify", "commit")}
+    total = sum(spent.values())
+    if not total:
+        return dict.fromkeys(("network", "bookkeeping", "verify", "commit", "round_ms"))
+    return {
+        "network": network_ms / total, "bookkeeping": (spent["draft"] - network_ms) / total,
+        "verify": spent["verify"] / total, "commit": spent["commit"] / total, "round_ms": total / len(rounds),
+    }  # fmt: skip
