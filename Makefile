@@ -45,5 +45,6 @@ study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about
 
 heads: smollm  ## answers of both targets and every drafting head trained on them, into runs/heads (2.5 hours on 2 cores)
 	sh scripts/heads.sh nano runs/heads/nano & \
-	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"; \
+	sh scripts/heads.sh answers runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"; \
 	other=$$?; wait $$! && exit $$other
+	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"

@@ -1,6 +1,7 @@
 #!/bin/sh
-# A target's own answers, and every drafting head trained on them: sh scripts/heads.sh nano|smollm OUT [TARGET]
-# Whatever is there already is kept or gone on with. One thread each: run both targets side by side on two cores.
+# A target's own answers, and every drafting head trained on them: sh scripts/heads.sh nano|answers|smollm OUT [TARGET]
+# Whatever is there already is kept or gone on with. nano, and SmolLM2's answers alone, keep one core busy each;
+# smollm, which also makes answers that are not there yet, trains on both.
 set -eu
 which=$1 out=$2 target=${3:-nano}
 export OMP_NUM_THREADS=1
@@ -23,17 +24,20 @@ nano)
 	head eagle3 --clips "$out/clips" --set intermediate_size=256 --draft-vocab 512 --passes 5
 	head medusa --clips "$out/clips"
 	;;
-smollm)
-	run data answers --target "$target" --prompts training --limit 1500 --temperature 0,0,0.7 \
+answers | smollm)
+	run data answers --target "$target" --prompts training --limit 4000 --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/answers"
-	for name in eagle hass; do
-		head "$name" --draft-vocab 8192
-	done
-	head eagle3 --draft-vocab 8192 --passes 5
-	head medusa --draft-vocab 8192
+	if [ "$which" = smollm ]; then
+		learn="--draft-vocab 8192 --lr 1e-3 --batch 8 --processes 2"
+		for name in eagle hass medusa; do
+			head "$name" $learn --epochs 4
+		done
+		head eagle3 $learn --epochs 5 --passes 5
+		run train draft-model --target "$target" --data "$out/answers" --out "$out/draft_model" --processes 2
+	fi
 	;;
 *)
-	echo "heads.sh: '$which' is unknown; give nano or smollm" >&2
+	echo "heads.sh: '$which' is unknown; give nano, answers or smollm" >&2
 	exit 2
 	;;
 esac

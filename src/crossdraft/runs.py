@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from crossdraft.bench.against_hf import Race, run_against_hf, text_race, video_race, write_text_checkpoint
 from crossdraft.bench.demo import DemoResult, stream_prompts
 from crossdraft.bench.demo import run_demo as demo
@@ -32,6 +34,7 @@ from crossdraft.heads.recipes import recipe_of
 from crossdraft.models import fingerprint, read_ends, read_parts, resolve_checkpoint
 from crossdraft.models.catalogue import PARTS, family_of
 from crossdraft.training.adapters import AdapterTraining, train_adapter
+from crossdraft.training.draft_model import DraftModelTraining, train_draft_model
 from crossdraft.training.heads import HeadTraining, train_head
 from crossdraft.training.joint import JointTraining, train_together
 from crossdraft.training.lessons import Lessons, hold_out, read_lessons
@@ -126,22 +129,26 @@ def train_on_store(
     return record
 
 
-def train_head_on_corpus(
-    target: str | Path, corpus: str | Path, out: str | Path, config: HeadTraining | JointTraining, *,
+Taught = HeadTraining | JointTraining | DraftModelTraining
+
+
+def train_on_corpus(
+    target: str | Path, corpus: str | Path, out: str | Path, config: Taught, *,
     clips: str | Path | None = None, held_out: str | Path | None = None, validation: float = 0.05,
     online: bool = False, restart: bool = False, report: Report = silent,
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """``training.heads.train_head`` on a target's answers, or ``training.joint.train_together``; its record.
+    """Whatever drafts for a target, taught with its own answers: ``training.heads.train_head``,
+    ``training.joint.train_together`` or ``training.draft_model.train_draft_model``, by the config; its record.
 
     clips: the data set that the answers of a video target are about; None: the one that the corpus names. held_out:
     a corpus to judge by; None: the share ``validation`` of the groups of ``corpus``. online: the target's states
-    are computed anew for every batch; else they are kept beside the corpus, for the next head. Raises DataError for
-    answers of another target, and what reading these raises.
+    are computed anew for every batch; else they are kept beside the corpus, for the next training. Raises DataError
+    for answers of another target, and what reading these raises.
     """
-    joint = config if isinstance(config, JointTraining) else None
-    heads = config.heads if isinstance(config, JointTraining) else config
-    recipe_of(heads.name)  # a wrong name is refused before anything is loaded
+    shared = config.heads if isinstance(config, JointTraining) else config
+    if isinstance(shared, HeadTraining):
+        recipe_of(shared.name)  # a wrong name is refused before anything is loaded
     answers = read_corpus(corpus)
     judged_by = None if held_out is None else read_corpus(held_out)
     folder = resolve_checkpoint(resolve(target, "target"))
@@ -149,12 +156,12 @@ def train_head_on_corpus(
         if corpus_of.about.get("checkpoint") not in (None, fingerprint(folder)):
             raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
-    vlm, decoder = load_for_training(target, device=heads.device)
+    vlm, decoder = load_for_training(target, device=shared.device)
     said = [*answers.replies, *(judged_by.replies if judged_by else ())]
     asked = list(_asked(said, clips or answers.about.get("clips")))
     lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(said)))
     if judged_by is None:
-        train, held = hold_out(lessons, validation, heads.seed)
+        train, held = hold_out(lessons, validation, shared.seed)
     else:
         train = list(range(len(answers.replies)))
         held = list(range(len(train), len(lessons)))
@@ -162,29 +169,20 @@ def train_head_on_corpus(
     digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
     keep = None if online else Path(corpus) / f"states-{digest}"
     taught = Lessons(
-        decoder, lessons, scenes, layers, device=heads.device, keep=keep, processes=heads.processes, report=report
+        decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
     )
-    if joint is not None:
+    more: dict[str, Any] = {"corpus": str(corpus), "report": report, "note": note, "resume": not restart}
+    if isinstance(config, HeadTraining):
+        mark = fingerprint(folder)
+        record = train_head(taught, train, held, out, config, target=folder.name, fingerprint=mark, **more)
+    else:
         family = find("model family", PARTS, family_of(read_json(folder / "config.json")))
-        both = train_together(
-            read_parts(family, folder, taught.dtype)[0],
-            folder,
-            taught,
-            train,
-            held,
-            out,
-            joint,
-            corpus=str(corpus),
-            report=report,
-            note=note,
-            resume=not restart,
-        )
-        assert both is not None, "it was not told to stop early"
-        return both
-    record = train_head(
-        taught, train, held, out, heads, target=folder.name, fingerprint=fingerprint(folder),
-        corpus=str(corpus), report=report, note=note, resume=not restart,
-    )  # fmt: skip
+        if isinstance(config, JointTraining):
+            parts = read_parts(family, folder, taught.dtype)[0]
+            record = train_together(parts, folder, taught, train, held, out, config, **more)
+        else:
+            parts = read_parts(family, folder, torch.float32)[0]
+            record = train_draft_model(parts, folder, taught, train, held, out, config, **more)
     assert record is not None, "it was not told to stop early"
     return record
 

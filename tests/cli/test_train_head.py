@@ -85,3 +85,20 @@ def test_medusa_2_makes_another_target(run: Run, llama: Path, corpus: Path, tmp_
     assert code == 0 and body["drafter"] == "medusa" and body["compare"]["identical"], err
     code, _, err = run("generate", "--target", llama, "--head", out, *asked)
     assert code == 2 and "was trained for another checkpoint" in err
+
+
+def test_a_draft_model_of_the_targets_own_layers(run: Run, llama: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    asked = ("train", "draft-model", "--target", llama, "--data", corpus, "--out", out, "--epochs", 1,
+             "--dtype", "float32", "--validation", 0.3)  # fmt: skip
+    code, said, err = run(*asked, "--layers", "1")
+    assert code == 0 and f"use it: --draft-model {out}" in said and "layers 0 of" in said, err
+    code, said, err = run(
+        "generate", "--target", llama, "--draft-model", out, "--prompt", "Say it.", "--max-new-tokens", 8,
+        "--dtype", "float32", "--compare", "--json",
+    )  # fmt: skip
+    body = json.loads(said)
+    assert code == 0 and body["drafter"] == "draft_model" and body["compare"]["identical"], err
+    for layers, words in (("few", "--layers is 'few'"), ("99", "keep fewer"), ("0,99", "keep some of 0 to")):
+        code, _, err = run(*asked, "--restart", "--layers", layers)
+        assert code == 2 and words in err and err.count("\n") == 1

@@ -2,7 +2,7 @@
 
 import argparse
 
-from crossdraft.cli import output, train_adapter, train_distil, train_head
+from crossdraft.cli import output, train_adapter, train_distil, train_draft_model, train_head
 from crossdraft.core.errors import SettingError
 
 
@@ -13,6 +13,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     train_adapter.add(verbs)
     train_head.add(verbs)
+    train_draft_model.add(verbs)
     nano = verbs.add_parser("nano", help="train the built-in pair")
     nano.add_argument("--out", metavar="DIR", required=True, help="work folder (5 GB); run again to go on")
     nano.add_argument("--minutes", type=float, default=95.0, metavar="M", help="of training in all (default: 95)")

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if joint:
         config = JointTraining(heads=heads, epochs=args.epochs, minutes=args.minutes, peak_lr=args.lr)
     with output.progress(args.json) as report:
-        record = runs.train_head_on_corpus(
+        record = runs.train_on_corpus(
             args.target, args.data, args.out, config, clips=args.clips, held_out=args.held_out,
             validation=args.validation, online=args.online, restart=args.restart, report=report, note=output.say,
         )  # fmt: skip

@@ -1,0 +1,82 @@
+"""``crossdraft train draft-model``: a small draft model out of the target's own layers."""
+
+import argparse
+
+from crossdraft.cli import output
+from crossdraft.core.errors import SettingError
+
+
+def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb to ``crossdraft train``."""
+    verb = verbs.add_parser("draft-model", help="train a draft model of a few of the target's own layers")
+    verb.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
+    verb.add_argument(
+        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
+    )
+    verb.add_argument(
+        "--layers", metavar="N|I,J,...", default="4",
+        help="so many of the target's layers, from both ends, or these, counted from 0 (default: 4)",
+    )  # fmt: skip
+    verb.add_argument("--clips", metavar="DIR", help="the data set whose clips the answers are about")
+    verb.add_argument("--held-out", metavar="CORPUS", help="other answers to judge by (default: a share of --data)")
+    verb.add_argument(
+        "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
+    )
+    verb.add_argument("--out", metavar="DIR", required=True, help="the new checkpoint; run again to go on")
+    verb.add_argument("--epochs", type=int, default=3, metavar="N", help="at most (default: 3)")
+    verb.add_argument("--minutes", type=float, metavar="X", help="end after so long (default: no limit)")
+    verb.add_argument("--batch", type=int, default=8, metavar="N", help="answers of a step (default: 8)")
+    verb.add_argument("--lr", type=float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
+    verb.add_argument(
+        "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
+    )
+    verb.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
+    verb.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    verb.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
+    verb.add_argument("--seed", type=int, default=0, metavar="N")
+    verb.add_argument("--restart", action="store_true", help="begin anew instead of going on")
+    verb.add_argument("--json", action="store_true", help="print the record instead of text")
+    verb.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on where an interrupted run stopped."""
+    from crossdraft import build, runs
+    from crossdraft.models import decoder_config
+    from crossdraft.training.draft_model import DraftModelTraining, outer_layers
+
+    numbers = _numbers(args.layers)
+    deep = decoder_config(build.resolve(args.target, "target")).num_layers
+    build.set_threads(args.threads)
+    config = DraftModelTraining(
+        layers=outer_layers(deep, numbers[0]) if "," not in args.layers else numbers, epochs=args.epochs,
+        minutes=args.minutes, batch=args.batch, peak_lr=args.lr, seed=args.seed, dtype=args.dtype,
+        processes=args.processes, device=build.pick_device(args.device),
+    )  # fmt: skip
+    with output.progress(args.json) as report:
+        record = runs.train_on_corpus(
+            args.target, args.data, args.out, config, clips=args.clips, held_out=args.held_out,
+            validation=args.validation, online=args.online, restart=args.restart, report=report, note=output.say,
+        )  # fmt: skip
+    if args.json:
+        output.print_json(record)
+        return 0
+    held = record["held_out"]
+    print(
+        f"{args.out}: layers {', '.join(map(str, record['layers']))} of {record['target']}, "
+        f"{record['parameters']:,} trained parameters, {record['trained_tokens']:,} tokens of "
+        f"{record['num_answers']} answers (ended by {record['ended_by']}), {record['seconds']:.0f} s"
+    )
+    print(
+        f"held out, {record['num_held_out']} answers: {held['top1']:.1%} of the target's tokens; simulated tau "
+        f"{held['tau']:.2f} of chains of {record['config']['length']}; use it: --draft-model {args.out}"
+    )
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.rstrip(",").split(","))
+    except ValueError:
+        raise SettingError(f"--layers is '{text}', must be a number, or numbers of layers with commas") from None
