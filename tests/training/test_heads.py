@@ -22,6 +22,7 @@ from crossdraft.drafters.eagle import Eagle2
 from crossdraft.drafters.medusa import Medusa, MedusaRunner
 from crossdraft.drafters.shapes import chain_of
 from crossdraft.heads.checkpoint import HEAD, load_head
+from crossdraft.heads.feature import FeatureHead
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import RECIPES
 from crossdraft.heads.runner import HeadRunner
@@ -336,6 +337,33 @@ def test_heads_of_one_seed_begin_alike(copies: dict[bool, Lessons]) -> None:
     two, three = (Pupil(copies[False], TRAIN, HELD_OUT, config("eagle", seed=s)).head.state_dict() for s in (0, 1))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert not torch.equal(one["fc.weight"], three["fc.weight"])
+
+
+def test_a_head_can_begin_as_the_targets_last_layer(chatter: dict[bool, tuple[Lessons, Any]]) -> None:
+    """On the layer's own input, and without the next token, it says what the target said of the token before."""
+    lessons = chatter[False][0]
+    decoder = lessons.decoder
+    pupil = Pupil(lessons, TRAIN, HELD_OUT, config("eagle3", start="target", settings={"taps": (0, 1, 2)}))
+    head = pupil.head
+    assert isinstance(head, FeatureHead)
+    with torch.no_grad():
+        for name in ("q_proj", "k_proj", "v_proj"):
+            weight, theirs = getattr(head.layer.self_attn, name).weight, decoder.layers[-1].self_attn
+            half = weight.shape[1] // 2
+            torch.testing.assert_close(weight[:, :half], 0.5 * getattr(theirs, name).weight)
+            weight[:, :half] = 0
+        batch = lessons.batch(HELD_OUT)
+        states = torch.cat([batch.states[layer] for layer in (0, 1, 2)], dim=-1)
+        reading = head.read(batch.embeds, states)
+        logits = head.unembed(head.unroll(reading, 1, detach=True)[0], None)
+        torch.testing.assert_close(logits, decoder.lm_head(batch.states[LAST]), atol=1e-4, rtol=1e-4)
+    for name, said in (("eagle", "only a head that fuses by attention"), ("medusa", "leave start out")):
+        with pytest.raises(SettingError, match=said):
+            Pupil(lessons, TRAIN, HELD_OUT, config(name, start="target"))
+    with pytest.raises(SettingError, match="another shape"):
+        Pupil(lessons, TRAIN, HELD_OUT, config("eagle3", start="target", settings={"intermediate_size": 8}))
+    with pytest.raises(SettingError, match="start is 'there', must be random or target"):
+        config("eagle3", start="there")
 
 
 def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:

@@ -35,6 +35,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     head.add_argument(
         "--passes", type=int, metavar="N", help="guesses of a chain that are trained (default: recipe)"
     )
+    head.add_argument("--start", default="random", help="target: begin as its last layer (eagle3); default: random")
     head.add_argument("--draft-vocab", type=int, metavar="N", help="draft the N most frequent tokens only")
     head.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the network; may be repeated"
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     joint = args.name == JOINT
     heads = HeadTraining(
         name="medusa" if joint else args.name, settings=settings, epochs=args.epochs, minutes=args.minutes,
-        batch=args.batch, peak_lr=args.lr, passes=args.passes, seed=args.seed, dtype=args.dtype,
+        batch=args.batch, peak_lr=args.lr, passes=args.passes, start=args.start, seed=args.seed, dtype=args.dtype,
         processes=args.processes, device=build.pick_device(args.device),
     )  # fmt: skip
     config: HeadTraining | JointTraining = heads

@@ -8,7 +8,7 @@ for the feature of position t + 1, from which token t + 2 is guessed. It has pos
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +18,7 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.types import LAST
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.visual import Visual, VisualConfig
-from crossdraft.nn.decoder import DecoderConfig, DecoderLayer
+from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.rope import rope_table
 
 Fuse = Literal["concat", "attention"]
@@ -108,6 +108,40 @@ class FeatureHead(nn.Module):
     def num_trained(self) -> int:
         """Trained parameters."""
         return sum(p.numel() for p in self.parameters())
+
+    def start_from(self, decoder: Decoder) -> None:
+        """Begin as the target's last layer on its highest tap, for a head that fuses by attention.
+
+        The feature is the last tap alone; the layer's weights are those of the target's last layer, which read the
+        feature as they read its input, and the next token's embedding half as loudly; the norm behind it is the
+        target's final one. The head then says what the target's last layers made of the token before, and has to
+        learn the step ahead instead of all of it. Ours: the papers begin at random.
+        Raises SettingError for a head of another kind or shape.
+        """
+        last = cast(DecoderLayer, decoder.layers[-1])
+        if self.config.fuse != "attention":
+            raise SettingError(
+                "only a head that fuses by attention (eagle3) can start from the target's last layer"
+            )
+        if replace(self.config.layer, num_layers=decoder.config.num_layers) != decoder.config:
+            raise SettingError("a head of another shape than the target's layers cannot start from one of them")
+        assert self.embed_norm is not None and self.hidden_norm is not None and last.input_layernorm is not None
+        width, own, theirs = self.config.layer.hidden_size, self.layer.self_attn, last.self_attn
+        with torch.no_grad():
+            for name in ("q_proj", "k_proj", "v_proj"):
+                wide, narrow = getattr(own, name), getattr(theirs, name)
+                wide.weight.copy_(torch.cat((0.5 * narrow.weight, narrow.weight), dim=1))
+                if wide.bias is not None:
+                    wide.bias.copy_(narrow.bias)
+            own.o_proj.load_state_dict(theirs.o_proj.state_dict())
+            self.layer.mlp.load_state_dict(last.mlp.state_dict())
+            self.layer.post_attention_layernorm.load_state_dict(last.post_attention_layernorm.state_dict())
+            for norm in (self.embed_norm, self.hidden_norm):
+                norm.load_state_dict(last.input_layernorm.state_dict())
+            if self.norm is not None:
+                self.norm.load_state_dict(decoder.norm.state_dict())
+            self.fc.weight.zero_()
+            self.fc.weight[:, -width:].fill_diagonal_(1.0)
 
     # -- entries ---------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ class HeadTraining:
 
     name: of ``heads.recipes``. settings: of its network (``FeatureHeadConfig``, ``MedusaConfig``, and
     intermediate_size). epochs, minutes: whichever ends first. batch: answers of a step. peak_lr: None takes
-    0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. depth: guesses of a chain in the
+    0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. start: "target" begins as the
+    target's last layer (``FeatureHead.start_from``). depth: guesses of a chain in the
     held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes: 2 halve every batch
     on a CPU.
     """
@@ -50,6 +51,7 @@ class HeadTraining:
     batch: int = 16
     peak_lr: float | None = None
     passes: int | None = None
+    start: Literal["random", "target"] = "random"
     depth: int = 5
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -57,6 +59,8 @@ class HeadTraining:
     processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.start not in ("random", "target"):
+            raise SettingError(f"start is '{self.start}', must be random or target")
         for name in ("epochs", "batch", "depth", "passes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -179,6 +183,10 @@ class Pupil:
         self.t2d = torch.full((lessons.decoder.config.vocab_size,), -1, device=config.device)
         self.t2d[self.head.d2t] = torch.arange(len(self.head.d2t), device=config.device)
         self.rows = lessons.decoder.lm_head.weight.detach().to(config.device)[self.head.d2t]
+        if config.start == "target":
+            if isinstance(self.head, MedusaHead):
+                raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
+            self.head.start_from(lessons.decoder)
         if isinstance(self.head, MedusaHead):
             self.head.start_from(self.rows.float())
         elif self.head.lm_head is not None:
