@@ -89,7 +89,7 @@ def test_all_methods_in_one_table(bench: Run, tmp_path: Path) -> None:
     assert body["provenance"]["machine"]["cores"] >= 1 and body["threads"] == 1 and body["seconds"] > 0
     assert body["prompts"]["prompts"] == 2 and body["prompts"]["name"] == "streams"
     assert [len(cost["passes"]) for cost in body["verify_costs"]] == [9, 9]
-    shares = {told["method"]: told for told in body["overheads"]}
+    shares = {told["method"]: told for told in body["round_shares"]}
     assert set(shares) == {"medusa", "medusa_typical", "eagle_chain", *set(RECIPES) - {"medusa"}, "eagle2"}
     for told in shares.values():
         parts = [told[name] for name in ("network", "bookkeeping", "verify", "commit")]
@@ -182,9 +182,9 @@ def test_a_method_that_cannot_be_made_is_a_row(bench: Run, pair: tuple[Path, Pat
 def test_bad_input_is_one_line_before_any_weight_is_read(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
 ) -> None:
-    from crossdraft import build
+    from crossdraft.build import load
 
-    monkeypatch.setattr(build, "load_vlm", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(load, "load_vlm", lambda *a, **k: pytest.fail("weights were loaded"))
     (tmp_path / "EMPTY").mkdir()
     monkeypatch.chdir(tmp_path)
     code, out, err = run("bench", *options)
@@ -223,7 +223,7 @@ def test_what_must_be_said_is_said_below_the_table() -> None:
             row("none"), row("a", error="lost"), row("b", output="lossy", lossless=False, mismatches=9),
             row("c", mismatches=1), row("d", audit={"checked": 9, "doubts": 1}),
         ],
-        "overheads": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12}],
+        "round_shares": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12}],
         "tuning": None, "exactness": {"bit_exact": False, "detail": "not tested"},
     }  # fmt: skip
     failed, lossy, wrong, doubts, shares, exact = notes(body)

@@ -12,6 +12,7 @@ import torch
 from crossdraft import build
 from crossdraft.adapters import build_adapter
 from crossdraft.adapters.checkpoint import save_adapter
+from crossdraft.build import pairs
 from crossdraft.data.scenes import write_streams
 from crossdraft.data.store import Store, load_head, same_content
 from crossdraft.models import read_ends
@@ -92,7 +93,7 @@ def test_a_control_made_from_kept_answers(
     code, out, err = run("extract", tmp_path / "ran", *common)
     assert code == 0, err
     assert json.loads(out)["control"] == "shuffled"
-    monkeypatch.setattr(build, "load_target", lambda *a, **k: pytest.fail("the target was loaded"))
+    monkeypatch.setattr(pairs, "load_target", lambda *a, **k: pytest.fail("the target was loaded"))
     code, _, err = run("extract", tmp_path / "read", *common, "--answers", answers)
     assert code == 0, err
     assert same_content(tmp_path / "ran", tmp_path / "read")

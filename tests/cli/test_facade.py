@@ -71,12 +71,13 @@ def test_what_does_not_fit_is_refused(models, clip: Path, tmp_path: Path) -> Non
 
 def test_costs_are_measured_once_and_kept(models, clip: Path, tmp_path: Path) -> None:
     from crossdraft import build
+    from crossdraft.build import costs
 
     prompt = build.make_prompt("What?", video=clip)
     pair = build.Pair(models[0], None)
     first = build.costs_for(pair, prompt, refresh=True)
     assert build.costs_for(pair, prompt) is first
-    build._profiles.clear()
+    costs._profiles.clear()
     assert build.costs_for(pair, prompt) == first
     assert list((tmp_path / "cache").glob("profile-*.json"))
 

@@ -206,7 +206,7 @@ def league() -> Body:
     return {
         "target": "nano-target", "event_model": None, "dtype": "bfloat16", "device": "cpu", "threads": 1,
         "prompts": asked, "temperatures": [0.0, 1.0], "mode": "best", "rows": [asdict(row) for row in rows],
-        "overheads": [
+        "round_shares": [
             {"method": "eagle", "network": 0.4, "bookkeeping": 0.07, "verify": 0.5, "commit": 0.03, "round_ms": 9.0}
         ],
         "verify_costs": costs, "traces": [trace], "peak_memory_bytes": 700 * 2**20, "seconds": 61.0,

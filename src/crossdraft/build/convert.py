@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from crossdraft.build import resolve
+from crossdraft.build.load import resolve
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.weights import read_json
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, save_head

@@ -182,7 +182,7 @@ def notes(body: Body) -> list[str]:
         chosen = {name: told["chosen"] for name, told in body["tuning"]["methods"].items()}
         told = "; ".join(f"{name} {settings or 'as it comes'}" for name, settings in chosen.items())
         lines.append(f"settings, chosen on {body['tuning']['prompts']['prompts']} other prompts: {told}")
-    shares = [told["bookkeeping"] for told in body["overheads"] if told["bookkeeping"] is not None]
+    shares = [told["bookkeeping"] for told in body["round_shares"] if told["bookkeeping"] is not None]
     if shares:
         lines.append(
             f"choosing and masking nodes takes {min(shares):.0%} to {max(shares):.0%} of a round of the methods "

@@ -10,8 +10,8 @@ import torch
 
 from crossdraft.bench.league import Method, play, tune, with_budget
 from crossdraft.bench.league_rows import Auditor, league_rows
-from crossdraft.bench.overhead import overheads
 from crossdraft.bench.paired import PLAIN
+from crossdraft.bench.round_shares import round_shares
 from crossdraft.bench.verify_cost import verify_costs
 from crossdraft.bench.workbench import Report, silent
 from crossdraft.build import (
@@ -144,7 +144,7 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
         **_told(config, pair, source, held_out),
         "rows": [asdict(row) for row in rows],
         "verify_costs": verify_costs(pair.target, prompts[0]),
-        "overheads": overheads(bench, [m for m in methods if m.name not in results.failures], prompts[0]),
+        "round_shares": round_shares(bench, [m for m in methods if m.name not in results.failures], prompts[0]),
         "tuning": tuned,
         "traces": results.traces,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -26,7 +26,7 @@ def league(gathered: Gathered) -> Markup:
             parts += [
                 blocks.heading(f"{found.name}: {body['target']}"), *_basis(found),
                 blocks.pick("Temperature", panels, buttons=True), _passes(body["verify_costs"]),
-                _overheads(body.get("overheads", [])),
+                _round_shares(body.get("round_shares", [])),
                 _tuning(body["tuning"]),
             ]  # fmt: skip
     return blocks.together(parts)
@@ -206,7 +206,7 @@ def _share(value: Any) -> str:
     return words.NOTHING if value is None else f"{value:.0%}"
 
 
-def _overheads(told: Sequence[Body]) -> Markup:
+def _round_shares(told: Sequence[Body]) -> Markup:
     names = ("network", "bookkeeping", "verify", "commit")
     rows = [[r["method"], *(_share(r[name]) for name in names), words.figure(r["round_ms"], 1)] for r in told]
     return blocks.folded(

@@ -33,7 +33,7 @@ class _Timed:
         return timed
 
 
-def overheads(
+def round_shares(
     bench: Workbench, methods: Sequence[Method], prompt: Prompt, *, max_new_tokens: int = 64,
     now: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:  # fmt: skip
