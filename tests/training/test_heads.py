@@ -362,8 +362,26 @@ def test_a_head_can_begin_as_the_targets_last_layer(chatter: dict[bool, tuple[Le
             Pupil(lessons, TRAIN, HELD_OUT, config(name, start="target"))
     with pytest.raises(SettingError, match="another shape"):
         Pupil(lessons, TRAIN, HELD_OUT, config("eagle3", start="target", settings={"intermediate_size": 8}))
-    with pytest.raises(SettingError, match="start is 'there', must be random or target"):
+    with pytest.raises(SettingError, match="start is 'there', must be random, target or a trained head"):
         config("eagle3", start="there")
+
+
+@pytest.mark.parametrize("name", ["medusa", "eagle3"])
+def test_a_training_can_go_on_from_a_trained_head(name: str, copies: dict[bool, Lessons], tmp_path: Path) -> None:
+    settings = {**NETWORK.get(name, {}), "draft_vocab": 9}
+    given = (copies[False], TRAIN, HELD_OUT)
+    first = train_head(*given, tmp_path / "1", config(name, settings=settings, epochs=4), target="small")
+    more = config(name, settings=settings, epochs=4, start=str(tmp_path / "1"), seed=3)
+    pupil = Pupil(*given, more)
+    for key, value in load_head(tmp_path / "1")[0].state_dict().items():
+        assert torch.equal(pupil.head.state_dict()[key], value)
+    second = train_head(*given, tmp_path / "2", more, target="small")
+    assert first is not None and second is not None
+    assert second["held_out"]["loss"] < first["held_out"]["loss"]
+    with pytest.raises(SettingError, match="holds a head of another shape"):
+        Pupil(
+            copies[False], TRAIN, HELD_OUT, config(name, settings={**settings, "draft_vocab": 8}, start=more.start)
+        )
 
 
 def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:

@@ -35,7 +35,12 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     head.add_argument(
         "--passes", type=int, metavar="N", help="guesses of a chain that are trained (default: recipe)"
     )
-    head.add_argument("--start", default="random", help="target: begin as its last layer (eagle3); default: random")
+    head.add_argument(
+        "--start",
+        default="random",
+        metavar="random|target|HEAD",
+        help="begin at random (default), as the target's last layer (eagle3), or with a trained head",
+    )
     head.add_argument("--draft-vocab", type=int, metavar="N", help="draft the N most frequent tokens only")
     head.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the network; may be repeated"

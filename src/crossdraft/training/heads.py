@@ -17,7 +17,7 @@ from crossdraft.core.records import read_record, write_record
 from crossdraft.core.rounds import play
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
-from crossdraft.heads.checkpoint import HEAD, HeadCard, save_head
+from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, save_head
 from crossdraft.heads.feature import FeatureHead, with_draft_vocab
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import Head, Recipe, recipe_of
@@ -38,10 +38,10 @@ class HeadTraining:
 
     name: of ``heads.recipes``. settings: of its network (``FeatureHeadConfig``, ``MedusaConfig``, and
     intermediate_size). epochs, minutes: whichever ends first. batch: answers of a step. peak_lr: None takes
-    0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. start: "target" begins as the
-    target's last layer (``FeatureHead.start_from``). depth: guesses of a chain in the
-    held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes: 2 halve every batch
-    on a CPU.
+    0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. start: "random", "target" (as the
+    target's last layer, ``FeatureHead.start_from``), or a trained head of the same shape to go on from. depth:
+    guesses of a chain in the held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes:
+    2 halve every batch on a CPU.
     """
 
     name: str
@@ -51,7 +51,7 @@ class HeadTraining:
     batch: int = 16
     peak_lr: float | None = None
     passes: int | None = None
-    start: Literal["random", "target"] = "random"
+    start: str = "random"
     depth: int = 5
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -59,8 +59,8 @@ class HeadTraining:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        if self.start not in ("random", "target"):
-            raise SettingError(f"start is '{self.start}', must be random or target")
+        if self.start not in ("random", "target") and not Path(self.start).exists():
+            raise SettingError(f"start is '{self.start}', must be random, target or a trained head that is there")
         for name in ("epochs", "batch", "depth", "passes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -177,25 +177,42 @@ class Pupil:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(config.seed, "head"))
             self.head: Head = self.recipe.network(lessons.decoder.config, **config.settings)
-        common = lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(self.head.d2t)]
-        with_draft_vocab(self.head, common.sort().values).to(config.device)
+        if config.start in ("random", "target"):
+            self._begin(config.start)
+        else:
+            self._go_on_from(config.start)
+        self.head.to(config.device)
         # where each of the target's tokens is in the draft vocabulary; -1: nowhere
         self.t2d = torch.full((lessons.decoder.config.vocab_size,), -1, device=config.device)
         self.t2d[self.head.d2t] = torch.arange(len(self.head.d2t), device=config.device)
         self.rows = lessons.decoder.lm_head.weight.detach().to(config.device)[self.head.d2t]
-        if config.start == "target":
-            if isinstance(self.head, MedusaHead):
-                raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
-            self.head.start_from(lessons.decoder)
-        if isinstance(self.head, MedusaHead):
-            self.head.start_from(self.rows.float())
-        elif self.head.lm_head is not None:
-            with torch.no_grad():
-                self.head.lm_head.weight.copy_(self.rows.float())
         if lacking := [layer for layer in (*self.head.config.taps, LAST) if layer not in lessons.layers]:
             raise SettingError(f"head '{config.name}' reads layer {lacking[0]}, whose states are not there")
         self.num_tokens = sum(int(lengths[i]) - lessons.lessons[i].prompt for i in self.train)
         self.accuracies: list[list[float]] = []
+
+    def _begin(self, start: str) -> None:
+        """Draft the most frequent tokens, with the target's rows for them; start: as in ``HeadTraining``."""
+        head, decoder = self.head, self.lessons.decoder
+        common = self.lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(head.d2t)]
+        with_draft_vocab(head, common.sort().values)
+        if start == "target":
+            if isinstance(head, MedusaHead):
+                raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
+            head.start_from(decoder)
+        rows = decoder.lm_head.weight.detach().cpu()[head.d2t].float()
+        if isinstance(head, MedusaHead):
+            head.start_from(rows)
+        elif head.lm_head is not None:
+            with torch.no_grad():
+                head.lm_head.weight.copy_(rows)
+
+    def _go_on_from(self, path: str) -> None:
+        """The weights and the draft vocabulary of a trained head."""
+        before, _ = load_head(path)
+        if before.config != self.head.config:
+            raise SettingError(f"{path} holds a head of another shape; give the settings that it was trained with")
+        self.head.load_state_dict(before.state_dict())
 
     def places_of(self, step: int, part: int, parts: int) -> Int[np.ndarray, "n"]:
         """Every so many answers of the step's batch."""
