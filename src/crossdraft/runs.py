@@ -17,7 +17,7 @@ from crossdraft.bench.exactness import DRAFTERS, run_exactness
 from crossdraft.bench.growth import run_growth
 from crossdraft.bench.real_input import find_recordings, real_prompts, run_real
 from crossdraft.bench.workbench import Report, silent
-from crossdraft.build import NANO, Pair, load_for_training, load_nano, load_target, resolve, workbench
+from crossdraft.build import NANO, Pair, load_for_training, load_nano, load_target, resolve, set_threads, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.registry import find
@@ -30,12 +30,11 @@ from crossdraft.data.store.head import kept_head
 from crossdraft.drafters import DRAFTERS as CATALOGUE
 from crossdraft.extraction.jobs import jobs_of
 from crossdraft.heads.feature import fusion_taps
-from crossdraft.heads.recipes import recipe_of
-from crossdraft.models import fingerprint, read_ends, read_parts, resolve_checkpoint
+from crossdraft.models import decoder_config, fingerprint, read_ends, read_parts, resolve_checkpoint
 from crossdraft.models.catalogue import PARTS, family_of
 from crossdraft.training.adapters import AdapterTraining, train_adapter
-from crossdraft.training.draft_model import DraftModelTraining, train_draft_model
-from crossdraft.training.heads import HeadTraining, train_head
+from crossdraft.training.draft_model import DraftModelTraining, check_layers, train_draft_model
+from crossdraft.training.heads import HeadTraining, network_of, train_head
 from crossdraft.training.joint import JointTraining, train_together
 from crossdraft.training.lessons import Lessons, hold_out, read_lessons
 
@@ -147,8 +146,15 @@ def train_on_corpus(
     for answers of another target, and what reading these raises.
     """
     shared = config.heads if isinstance(config, JointTraining) else config
+    shape = decoder_config(resolve(target, "target"))
+    # what cannot be trained is refused before anything is loaded
     if isinstance(shared, HeadTraining):
-        recipe_of(shared.name)  # a wrong name is refused before anything is loaded
+        with torch.device("meta"):
+            network_of(shared, shape)
+    else:
+        check_layers(shared.layers, shape.num_layers)
+    if shared.processes > 1:
+        set_threads(1)  # each has one, and none that were not forked with it
     answers = read_corpus(corpus)
     judged_by = None if held_out is None else read_corpus(held_out)
     folder = resolve_checkpoint(resolve(target, "target"))

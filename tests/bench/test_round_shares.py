@@ -36,7 +36,7 @@ class Drafter:
 def test_what_is_neither_network_nor_target_is_bookkeeping() -> None:
     clock, made = Clock(), Drafter(Head(Clock()))
 
-    def answer(drafter: Any, prompt: Any, max_new_tokens: int) -> Any:
+    def answer(drafter: Any, prompt: Any, max_new_tokens: int, clock: Any = None) -> Any:
         made.seen.append(drafter)
         rounds = []
         for _ in range(3):

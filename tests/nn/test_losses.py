@@ -155,6 +155,16 @@ def test_soft_labels_are_the_terms_and_their_gradient(
     torch.testing.assert_close(losses.soft_ce(q[some], labels.at(some)), terms[some], atol=1e-5, rtol=1e-5)
 
 
+def test_soft_labels_are_float32_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(6)
+    q, p = 12 * torch.randn(9, 40, generator=generator), 12 * torch.randn(9, 40, generator=generator)
+    config = LossConfig(kl=1.0)
+    want = losses.soft_ce(q, losses.soft_labels(config, p))
+    with torch.autocast("cpu", torch.bfloat16):
+        values = losses.soft_ce(q, losses.soft_labels(config, p))
+    assert values.dtype == torch.float32 and torch.equal(values, want) and float(values.min()) >= 0
+
+
 def test_soft_labels_of_nothing() -> None:
     empty = torch.zeros(0, 7, requires_grad=True)
     values = losses.soft_ce(empty, losses.soft_labels(LossConfig(kl=1.0), empty.detach()))

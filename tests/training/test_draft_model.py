@@ -97,6 +97,17 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(train: Train, tmp_p
         train(parts, config(epochs=7))
 
 
+def test_two_processes_and_bfloat16(train: Train, tmp_path: Path) -> None:
+    record = train(tmp_path / "out", config(dtype="bfloat16", processes=2, epochs=20))
+    assert record is not None and record["held_out"]["top1"] > 0.3
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+        if "epoch" in line
+    ]
+    assert losses[-1] < 0.7 * losses[0]
+
+
 def test_which_layers_are_kept(source: Path, chatter: Any) -> None:
     assert outer_layers(30, 4) == (0, 1, 28, 29) and outer_layers(30, 3) == (0, 1, 29)
     assert outer_layers(30, 1) == (0,)
@@ -120,6 +131,7 @@ def test_which_layers_are_kept(source: Path, chatter: Any) -> None:
     [
         ({"layers": ()}, "layers are"), ({"layers": (2, 1)}, "rising"), ({"layers": (-1,)}, "rising"),
         ({"layers": (1, 1)}, "rising"), ({"epochs": 0}, "epochs is 0"), ({"batch": 0}, "batch is 0"),
+        ({"processes": 3}, "3 processes were asked for"), ({"processes": 2, "device": "cuda"}, "on a GPU"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense(changes: dict[str, Any], said: str) -> None:

@@ -76,12 +76,12 @@ class Shifted(Pupil):
 
     truth: Batch | None = None
 
-    def _learn(self, batch: Batch) -> Tensor:
+    def learn(self, batch: Batch) -> Tensor:
         self.truth = batch
         states = batch.states
         if not isinstance(self.head, MedusaHead):
             states = {layer: s.roll(-1, dims=1) for layer, s in states.items()}
-        return super()._learn(replace(batch, tokens=batch.tokens.roll(-1, dims=1), states=states))
+        return super().learn(replace(batch, tokens=batch.tokens.roll(-1, dims=1), states=states))
 
     def _guess(self, head: Any, batch: Batch, passes: int) -> Any:
         assert self.truth is not None
@@ -263,7 +263,7 @@ def test_a_step_is_its_parts_and_an_epoch_is_every_answer(
 ) -> None:
     pupil = Pupil(copies[False], TRAIN, HELD_OUT, config("eagle", batch=3))
     taken: list[list[int]] = []
-    monkeypatch.setattr(pupil, "_learn", lambda batch: torch.zeros(()))
+    monkeypatch.setattr(pupil, "learn", lambda batch: torch.zeros(()))
     monkeypatch.setattr(pupil.lessons, "batch", lambda places: taken.append([int(p) for p in places]))
     assert pupil.num_batches == 3
     for epoch in range(2):
@@ -297,6 +297,7 @@ def test_the_record_says_what_was_done(copies: dict[bool, Lessons], tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "head.safetensors", "log.jsonl", "training.json"
     ]  # fmt: skip
+    assert "start" not in record["about"], "what was begun before there was a choice is gone on with"
     notes: list[str] = []
     again = train_head(lessons, TRAIN, HELD_OUT, tmp_path, plan, note=notes.append, **given)
     assert again is not None and again["held_out"] == record["held_out"] and "nothing to do" in notes[0]
@@ -378,6 +379,8 @@ def test_a_training_can_go_on_from_a_trained_head(name: str, copies: dict[bool, 
     second = train_head(*given, tmp_path / "2", more, target="small")
     assert first is not None and second is not None
     assert second["held_out"]["loss"] < first["held_out"]["loss"]
+    assert second["trained_tokens"] == 2 * first["trained_tokens"], "what the head has cost in all"
+    assert len(second["about"]["start"]) == 64, "the head itself, wherever it lies"
     with pytest.raises(SettingError, match="holds a head of another shape"):
         Pupil(
             copies[False], TRAIN, HELD_OUT, config(name, settings={**settings, "draft_vocab": 8}, start=more.start)

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from crossdraft.bench.league import Method
+from crossdraft.bench.stopwatch import Sync
 from crossdraft.bench.workbench import Workbench
+from crossdraft.core.clock import Clock
 from crossdraft.core.prompt import Prompt
 
 NETWORK = ("begin", "extend", "step", "logits", "log_probs")
@@ -14,10 +16,15 @@ NETWORK = ("begin", "extend", "step", "logits", "log_probs")
 
 
 class _Timed:
-    """A head that counts the seconds its network runs."""
+    """A head that counts the seconds its network runs, to the end of what it started on its device."""
 
-    def __init__(self, head: Any, now: Callable[[], float]) -> None:
-        self._head, self._now, self.seconds = head, now, 0.0
+    def __init__(self, head: Any, sync: Sync, now: Callable[[], float]) -> None:
+        self._head, self._sync, self._clock, self.seconds = head, sync, now, 0.0
+
+    def _now(self) -> float:
+        if self._sync is not None:
+            self._sync()
+        return self._clock()
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._head, name)
@@ -35,7 +42,7 @@ class _Timed:
 
 def round_shares(
     bench: Workbench, methods: Sequence[Method], prompt: Prompt, *, max_new_tokens: int = 64,
-    now: Callable[[], float] = time.perf_counter,
+    sync: Sync = None, now: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """For each method that drafts with a head: shares of its rounds in one greedy answer, after one to warm up.
 
@@ -49,13 +56,13 @@ def round_shares(
             continue
         try:
             drafter: Any = method.make(method.settings)
+            if not hasattr(getattr(drafter, "head", None), "logits"):
+                continue
+            bench.answer(drafter, prompt, max_new_tokens)
+            timed = _Timed(drafter.head, sync, now)
+            answer = bench.answer(replace(drafter, head=timed), prompt, max_new_tokens, clock=Clock(sync=sync))
         except Exception:
-            continue
-        if not hasattr(getattr(drafter, "head", None), "logits"):
-            continue
-        bench.answer(drafter, prompt, max_new_tokens)
-        timed = _Timed(drafter.head, now)
-        answer = bench.answer(replace(drafter, head=timed), prompt, max_new_tokens)
+            continue  # after all the work; the row of what cannot be made has the reason
         told.append({"method": method.name, **_shares(answer.rounds, timed.seconds * 1e3)})
     return told
 

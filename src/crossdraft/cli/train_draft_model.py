@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     numbers = _numbers(args.layers)
     deep = decoder_config(build.resolve(args.target, "target")).num_layers
     build.set_threads(args.threads)
+    layers = numbers if "," in args.layers else outer_layers(deep, numbers[0])
     config = DraftModelTraining(
-        layers=outer_layers(deep, numbers[0]) if "," not in args.layers else numbers, epochs=args.epochs,
+        layers=layers, epochs=args.epochs,
         minutes=args.minutes, batch=args.batch, peak_lr=args.lr, seed=args.seed, dtype=args.dtype,
         processes=args.processes, device=build.pick_device(args.device),
     )  # fmt: skip

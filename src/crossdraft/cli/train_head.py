@@ -28,8 +28,19 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
     )
     head.add_argument("--out", metavar="DIR", required=True, help="result; run again to go on")
-    head.add_argument("--epochs", type=int, default=3, metavar="N", help="at most (default: 3)")
-    head.add_argument("--minutes", type=float, metavar="X", help="end after so long (default: no limit)")
+    head.add_argument(
+        "--epochs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="at most, of medusa2 for each of its two parts (default: 3)",
+    )
+    head.add_argument(
+        "--minutes",
+        type=float,
+        metavar="X",
+        help="end after so long, medusa2 each of its two parts (default: no limit)",
+    )
     head.add_argument("--batch", type=int, default=16, metavar="N", help="answers of a step (default: 16)")
     head.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: 0.256 / width)")
     head.add_argument(

@@ -14,7 +14,7 @@ from torch import Tensor
 from crossdraft.core.errors import CheckpointError, CrossdraftError
 from crossdraft.core.records import write_atomically
 
-INDEX = "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MODEL = "convert them in a sandbox with transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
 
 
@@ -138,9 +138,7 @@ def finite(tensor: Tensor, key: str, file: Path) -> Tensor:
     return tensor
 
 
-def save_weights(
-    folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], name: str = "model.safetensors"
-) -> None:
+def save_weights(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], name: str = WEIGHTS) -> None:
     """Write ``name`` and config.json into ``folder``, each whole or not at all.
 
     Raises CrossdraftError when the disk is full or the folder cannot be written.

@@ -118,13 +118,8 @@ class FeatureHead(nn.Module):
         learn the step ahead instead of all of it. Ours: the papers begin at random.
         Raises SettingError for a head of another kind or shape.
         """
+        self.check_start(decoder.config)
         last = cast(DecoderLayer, decoder.layers[-1])
-        if self.config.fuse != "attention":
-            raise SettingError(
-                "only a head that fuses by attention (eagle3) can start from the target's last layer"
-            )
-        if replace(self.config.layer, num_layers=decoder.config.num_layers) != decoder.config:
-            raise SettingError("a head of another shape than the target's layers cannot start from one of them")
         assert self.embed_norm is not None and self.hidden_norm is not None and last.input_layernorm is not None
         width, own, theirs = self.config.layer.hidden_size, self.layer.self_attn, last.self_attn
         with torch.no_grad():
@@ -142,6 +137,15 @@ class FeatureHead(nn.Module):
                 self.norm.load_state_dict(decoder.norm.state_dict())
             self.fc.weight.zero_()
             self.fc.weight[:, -width:].fill_diagonal_(1.0)
+
+    def check_start(self, target: DecoderConfig) -> None:
+        """SettingError unless ``start_from`` can be done with a target of this shape."""
+        if self.config.fuse != "attention":
+            raise SettingError(
+                "only a head that fuses by attention (eagle3) can start from the target's last layer"
+            )
+        if replace(self.config.layer, num_layers=target.num_layers) != target:
+            raise SettingError("a head of another shape than the target's layers cannot start from one of them")
 
     # -- entries ---------------------------------------------------------------------------------------------------
 

@@ -169,8 +169,8 @@ def soft_labels(config: LossConfig, target_logits: Float[Tensor, "K V"]) -> Soft
 
 def soft_ce(logits: Float[Tensor, "K V"], labels: SoftLabels) -> Float[Tensor, "K"]:
     """``weight * log sum exp(logits) - wanted . logits + entropy``, float32: the weighted sum of the terms that
-    made the labels. Its gradient is computed with it, a few positions at a time, so that a vocabulary's worth of
-    numbers for each position passes through memory once and not a dozen times."""
+    made the labels. Its gradient is computed with it, on a CPU a few positions at a time, so that a vocabulary's
+    worth of numbers for each position passes through memory once and not a dozen times."""
     values: Tensor = _SoftCE.apply(logits, labels.wanted, labels.weight)
     return values + labels.entropy
 
@@ -178,15 +178,19 @@ def soft_ce(logits: Float[Tensor, "K V"], labels: SoftLabels) -> Float[Tensor, "
 class _SoftCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-        slope = torch.empty_like(logits)
+        learns = ctx.needs_input_grad[0]
+        slope = torch.empty_like(logits) if learns else None
         values = torch.empty_like(weight)
         for part in _parts(wanted):
             own = logits[part].float()
             lse = own.logsumexp(-1)
-            values[part] = weight[part] * lse - torch.linalg.vecdot(wanted[part], own)
-            own = own - lse[:, None]  # the logits may be float32 themselves: nothing is written into them
-            slope[part] = own.exp_().mul_(weight[part][:, None]).sub_(wanted[part])
-        ctx.save_for_backward(slope)
+            # a product and a sum: autocast would take a dot product in bfloat16
+            values[part] = weight[part] * lse - (wanted[part] * own).sum(-1)
+            if slope is not None:
+                own = own - lse[:, None]  # the logits may be float32 themselves: nothing is written into them
+                slope[part] = own.exp_().mul_(weight[part][:, None]).sub_(wanted[part])
+        if slope is not None:
+            ctx.save_for_backward(slope)
         return values
 
     @staticmethod

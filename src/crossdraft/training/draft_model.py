@@ -22,12 +22,14 @@ from crossdraft.core.records import read_record, write_record
 from crossdraft.core.rounds import play
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
+from crossdraft.core.weights import WEIGHTS
 from crossdraft.models import fingerprint
 from crossdraft.models.spliced import Parts, save_like
 from crossdraft.nn import losses
 from crossdraft.nn.decoder import Decoder
 from crossdraft.nn.losses import LossConfig
 from crossdraft.training.batches import pooled
+from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import FitConfig, Report, fit, forget
 from crossdraft.training.state import STATE, check_about
@@ -58,6 +60,7 @@ class DraftModelTraining:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise SettingError(f"{name} is {value!r}, must be a whole number from 1 on")
+        check_processes(self.processes, self.device)
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise SettingError(f"layers are {list(self.layers)}, must be numbers of layers, rising")
 
@@ -73,6 +76,14 @@ def outer_layers(num_layers: int, count: int) -> tuple[int, ...]:
         )
     first = -(-count // 2)
     return (*range(first), *range(num_layers - (count - first), num_layers))
+
+
+def check_layers(layers: Sequence[int], num_layers: int) -> None:
+    """SettingError unless ``layers`` are some of the target's, not all."""
+    if layers[-1] >= num_layers or len(layers) >= num_layers:
+        raise SettingError(
+            f"layers are {list(layers)}, but the target has {num_layers}: keep some of 0 to {num_layers - 1}"
+        )
 
 
 def train_draft_model(
@@ -102,19 +113,18 @@ def train_draft_model(
     """
     out = Path(out)
     deep = parts.decoder.config.num_layers
-    if config.layers[-1] >= deep or len(config.layers) >= deep:
-        raise SettingError(
-            f"layers are {list(config.layers)}, but the target has {deep}: keep some of 0 to {deep - 1}"
-        )
+    check_layers(config.layers, deep)
     about = {k: v for k, v in asdict(config).items() if k not in ("minutes", "device")}
     about |= {"layers": list(config.layers), "target": fingerprint(source), "answers": lessons.digest,
               "train": len(train)}  # fmt: skip
     if not resume:
         forget(out)
-        (out / RECORD).unlink(missing_ok=True)
+        for name in (RECORD, WEIGHTS):
+            (out / name).unlink(missing_ok=True)
     elif (out / RECORD).exists():
         record = read_record(out / RECORD, KIND)
         check_about(record["about"], about, out)
+        (out / STATE).unlink(missing_ok=True)
         note(f"{out}: is finished ({record['ended_by']} after {record['steps']} steps); nothing to do")
         return record
     keep_layers(parts, config.layers)
@@ -139,9 +149,9 @@ def train_draft_model(
         "num_answers": len(course.train), "num_held_out": len(course.held_out), "held_out": dict(figures),
         "config": {**asdict(config), "layers": list(config.layers)}, "about": about, "provenance": provenance(),
     }  # fmt: skip
+    write_record(out / RECORD, KIND, body)
     # a state beside the weights of a checkpoint would be read as a part of them
     (out / STATE).unlink(missing_ok=True)
-    write_record(out / RECORD, KIND, body)
     return body
 
 
@@ -203,7 +213,7 @@ class _Course:
         states = self.decoder(batch.embeds.to(self.decoder.norm.weight.dtype), capture=(LAST,))[1][LAST]
         with torch.no_grad():
             labels = losses.soft_labels(_KL, F.linear(batch.states[LAST][there].to(self.head.dtype), self.head))
-        return F.linear(states[there].to(self.head.dtype), self.head), labels, there
+        return F.linear(states[there], self.decoder.lm_head.weight), labels, there
 
     def figures(self) -> Mapping[str, float]:
         """Loss, top1 and simulated tau over the held-out answers."""

@@ -19,6 +19,14 @@ LossOf = Callable[[int, int, int], Tensor]
 """(step, part, parts) -> loss of that part of the step's batch."""
 
 
+def check_processes(processes: int, device: str, launched: int = 1) -> None:
+    """SettingError for a number of processes that a training cannot run in."""
+    if processes not in (1, 2):
+        raise SettingError(f"{processes} processes were asked for; training runs in 1 or 2")
+    if processes == 2 and (not device.startswith("cpu") or launched > 1):
+        raise SettingError("two processes halve a CPU's work; on a GPU, or with several launched, ask for 1")
+
+
 class Gradients:
     """Computes a step's gradients, alone or halved between two processes of one thread each.
 
@@ -36,10 +44,7 @@ class Gradients:
         self.module, self.loss_of, self.config, self.ranks = module, loss_of, config, ranks
         self.learning = [p for p in module.parameters() if p.requires_grad]
         self.device = next(module.parameters()).device.type
-        if processes not in (1, 2):
-            raise SettingError(f"{processes} processes were asked for; training runs in 1 or 2")
-        if processes == 2 and (self.device != "cpu" or ranks.count > 1):
-            raise SettingError("two processes halve a CPU's work; on a GPU, or with several launched, ask for 1")
+        check_processes(processes, self.device, ranks.count)
         self.processes = processes
         self.parts = config.accumulate * processes * ranks.count
         self._child: BaseProcess | None = None

@@ -1,5 +1,6 @@
 """Train a drafting head on a target's own answers, and keep what is needed to believe its figures."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from crossdraft.heads.feature import FeatureHead, with_draft_vocab
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import Head, Recipe, recipe_of
 from crossdraft.nn import losses
+from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.batches import pooled
+from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import FitConfig, Report, fit, forget
 from crossdraft.training.state import STATE, check_about
@@ -65,6 +68,7 @@ class HeadTraining:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise SettingError(f"{name} is {value!r}, must be a whole number from 1 on")
+        check_processes(self.processes, self.device)
 
     @property
     def recipe(self) -> Recipe:
@@ -104,9 +108,11 @@ def train_head(
     about = {
         "target": target, "answers": lessons.digest, "train": len(pupil.train),
         "network": asdict(pupil.head.config),
-        **{k: v for k, v in asdict(config).items() if k not in ("settings", "device", "minutes")},
+        **{k: v for k, v in asdict(config).items() if k not in ("settings", "device", "minutes", "start")},
     }  # fmt: skip
     about = plain(about)
+    if config.start != "random":  # what was begun before there was a choice is gone on with
+        about["start"] = config.start if pupil.before is None else pupil.before[1]
     if not resume:
         forget(out)
         for name in (RECORD, HEAD):
@@ -127,17 +133,22 @@ def train_head(
     )  # fmt: skip
     if ended is None:
         return None
-    seen = round(pupil.num_tokens * ended.step / pupil.num_batches)
+    seen, seconds = round(pupil.num_tokens * ended.step / pupil.num_batches), ended.seconds
+    if pupil.before is not None:
+        earlier = pupil.before[0]
+        seen, seconds = seen + earlier.trained_tokens, seconds + earlier.seconds
+        if earlier.fingerprint not in ("", fingerprint):
+            note(f"{config.start} was trained for another target ({earlier.target}); now it is one for {target}")
     with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         figures = pupil.figures()
     card = HeadCard(
-        method=config.name, target=target, fingerprint=fingerprint, trained_tokens=seen, seconds=ended.seconds,
+        method=config.name, target=target, fingerprint=fingerprint, trained_tokens=seen, seconds=seconds,
         corpus=lessons.digest[:16], accuracies=pupil.accuracies,
     )  # fmt: skip
     save_head(out / HEAD, pupil.head, card)
     body = {
         "name": config.name, "target": target, "corpus": corpus, "parameters": pupil.head.num_trained,
-        "steps": ended.step, "ended_by": ended.ended_by, "seconds": ended.seconds, "trained_tokens": seen,
+        "steps": ended.step, "ended_by": ended.ended_by, "seconds": seconds, "trained_tokens": seen,
         "num_answers": len(pupil.train), "num_held_out": len(pupil.held_out), "held_out": figures,
         "accuracies": pupil.accuracies, "recipe": {
             "passes": config.recipe.passes, "decay": config.recipe.decay, "detach": config.recipe.detach,
@@ -159,6 +170,24 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def network_of(config: HeadTraining, target: DecoderConfig) -> Head:
+    """The head that shall be trained, with weights as torch draws them.
+
+    Raises SettingError for settings that fit no network, and for a start that does not fit this one, before any
+    answer is read.
+    """
+    head: Head = config.recipe.network(target, **config.settings)
+    if config.start == "target":
+        if isinstance(head, MedusaHead):
+            raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
+        head.check_start(target)
+    elif config.start != "random" and load_head(config.start)[0].config != head.config:
+        raise SettingError(
+            f"{config.start} holds a head of another shape; give the settings that it was trained with"
+        )
+    return head
+
+
 class Pupil:
     """A head, the answers that it learns from, and those that it is judged by."""
 
@@ -166,6 +195,8 @@ class Pupil:
         self, lessons: Lessons, train: Sequence[int], held_out: Sequence[int], config: HeadTraining
     ) -> None:
         self.lessons, self.config, self.recipe = lessons, config, config.recipe
+        self.before: tuple[HeadCard, str] | None = None
+        """Card and digest of the head that the training goes on from."""
         lengths = lessons.lengths
         # an answer of one token has nothing behind its first root
         self.train = [i for i in train if lengths[i] - lessons.lessons[i].prompt > 1]
@@ -176,7 +207,7 @@ class Pupil:
         self.num_batches = -(-len(self.train) // config.batch)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(config.seed, "head"))
-            self.head: Head = self.recipe.network(lessons.decoder.config, **config.settings)
+            self.head = network_of(config, lessons.decoder.config)
         if config.start in ("random", "target"):
             self._begin(config.start)
         else:
@@ -197,8 +228,7 @@ class Pupil:
         common = self.lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(head.d2t)]
         with_draft_vocab(head, common.sort().values)
         if start == "target":
-            if isinstance(head, MedusaHead):
-                raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
+            assert isinstance(head, FeatureHead), "checked by network_of"
             head.start_from(decoder)
         rows = decoder.lm_head.weight.detach().cpu()[head.d2t].float()
         if isinstance(head, MedusaHead):
@@ -209,9 +239,9 @@ class Pupil:
 
     def _go_on_from(self, path: str) -> None:
         """The weights and the draft vocabulary of a trained head."""
-        before, _ = load_head(path)
-        if before.config != self.head.config:
-            raise SettingError(f"{path} holds a head of another shape; give the settings that it was trained with")
+        before, card = load_head(path)
+        file = Path(path) / HEAD if Path(path).is_dir() else Path(path)
+        self.before = card, hashlib.sha256(file.read_bytes()).hexdigest()
         self.head.load_state_dict(before.state_dict())
 
     def places_of(self, step: int, part: int, parts: int) -> Int[np.ndarray, "n"]:

@@ -25,6 +25,7 @@ from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record, write_record
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
+from crossdraft.core.weights import WEIGHTS
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, save_head
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.models import fingerprint
@@ -48,7 +49,8 @@ _KEEP = LossConfig(kl=1.0)
 class JointTraining:
     """How it is trained. heads: the first part, heads alone, and what both parts share (draft vocabulary, batch,
     dtype, seed). epochs, minutes: of the joint part. peak_lr: of the heads; the change learns at a quarter of it.
-    heads_weight: of the heads' loss beside the target's, reached by a sine over the first half.
+    heads_weight: of the heads' loss beside the target's, reached by a sine over the first half of
+    the steps of all epochs.
     """
 
     heads: HeadTraining
@@ -90,8 +92,9 @@ def train_together(
 
     parts: the target's modules, read from the checkpoint ``source``; they are changed. lessons: the target's
     answers with its own states, from before. OUT/target is the new checkpoint, OUT/head.safetensors its heads.
-    Held out: ``agreement``, the share of answer tokens that the new target would still say, ``divergence`` in nats
-    from the old one, and the heads' figures on the new target's states led through the old answers.
+    Held out: ``agreement``, the share of answer positions at which it still says what the old one says,
+    ``divergence`` in nats from the old one, and the heads' figures on the new target's states led through the old
+    answers.
 
     stop_after: end after so many steps of the joint part, as if interrupted (for tests); then the result is None.
     Raises what ``train_head`` raises.
@@ -104,7 +107,7 @@ def train_together(
     about["heads"] = {k: v for k, v in about["heads"].items() if k not in ("minutes", "device")}
     if not resume:
         forget(out / TOGETHER)
-        for path in (out / RECORD, out / HEAD):
+        for path in (out / RECORD, out / HEAD, out / TARGET / WEIGHTS):
             path.unlink(missing_ok=True)
     elif (out / RECORD).exists():
         record = read_record(out / RECORD, KIND)
@@ -131,15 +134,16 @@ def train_together(
     )  # fmt: skip
     if ended is None:
         return None
+    course.changes.merge()
+    # behind the merge: rounded to the weights' dtype, it is this target that is written
     with torch.no_grad(), torch.autocast(config.heads.device, torch.bfloat16, enabled=plan.dtype == "bfloat16"):
         figures = course.figures()
-    course.changes.merge()
     save_like(parts.cpu(), source, out / TARGET, lessons.dtype)
     seen = int(alone["trained_tokens"]) + round(pupil.num_tokens * ended.step / pupil.num_batches)
     seconds = float(alone["seconds"]) + ended.seconds
     card = HeadCard(
-        method="medusa", target=TARGET, fingerprint=fingerprint(out / TARGET), trained_tokens=seen, seconds=seconds,
-        corpus=lessons.digest[:16], accuracies=pupil.accuracies,
+        method="medusa", target=f"{source.name} (Medusa-2)", fingerprint=fingerprint(out / TARGET),
+        trained_tokens=seen, seconds=seconds, corpus=lessons.digest[:16], accuracies=pupil.accuracies,
     )  # fmt: skip
     save_head(out / HEAD, pupil.head, card)
     body = {
@@ -204,10 +208,13 @@ class _Course:
     def _divergence(self, batch: Batch, now: Batch) -> Tensor:
         """KL of the new target's distribution from the old one's, at each answer token."""
         there = _predicts(batch)
-        head = self.decoder.lm_head.weight
         with torch.no_grad():
-            labels = losses.soft_labels(_KEEP, F.linear(batch.states[LAST][there].to(head.dtype), head))
-        return losses.soft_ce(F.linear(now.states[LAST][there].to(head.dtype), head), labels)
+            labels = losses.soft_labels(_KEEP, self._logits(batch, there))
+        return losses.soft_ce(self._logits(now, there), labels)
+
+    def _logits(self, batch: Batch, there: Tensor) -> Tensor:
+        head = self.decoder.lm_head.weight
+        return F.linear(batch.states[LAST][there].to(head.dtype), head)
 
     def figures(self) -> Mapping[str, float]:
         """Held-out figures; leaves the heads' accuracies in the pupil."""
@@ -216,10 +223,8 @@ class _Course:
         for start in range(0, len(places), self.config.heads.batch):
             batch = self.lessons.batch(places[start : start + self.config.heads.batch])
             now, there = self.seen(batch), _predicts(batch)
-            best = F.linear(
-                now.states[LAST][there].to(self.decoder.lm_head.weight.dtype), self.decoder.lm_head.weight
-            )
-            said += int((best.argmax(-1) == batch.tokens.roll(-1, 1)[there]).sum())
+            best = self._logits(now, there)
+            said += int((best.argmax(-1) == self._logits(batch, there).argmax(-1)).sum())
             apart += float(self._divergence(batch, now).detach().sum())
             total += int(there.sum())
         heads = self.pupil.figures(self.seen)

@@ -7,6 +7,7 @@ file where many heads learn from the same answers.
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,7 +166,7 @@ class Lessons:
         many = processes if self.device.type == "cpu" else 1
         # forked, they share the weights and the mapped file
         context = multiprocessing.get_context("fork")
-        others = [context.Process(target=self._fill, args=(mapped, pools[i::many])) for i in range(1, many)]
+        others = [context.Process(target=self._help, args=(mapped, pools[i::many])) for i in range(1, many)]
         for other in others:
             other.start()
         try:
@@ -184,6 +185,12 @@ class Lessons:
                 )
         write_atomically(told, json.dumps(card).encode())
         return mapped
+
+    def _help(self, mapped: Tensor, pools: Sequence[np.ndarray]) -> None:
+        """``_fill`` in a forked process, in which threads would wait for ones that were not forked."""
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+        self._fill(mapped, pools)
 
     def _fill(
         self, mapped: Tensor, pools: Sequence[np.ndarray], report: Callable[[int], None] = lambda done: None
