@@ -381,10 +381,33 @@ def test_a_training_can_go_on_from_a_trained_head(name: str, copies: dict[bool, 
     assert second["held_out"]["loss"] < first["held_out"]["loss"]
     assert second["trained_tokens"] == 2 * first["trained_tokens"], "what the head has cost in all"
     assert len(second["about"]["start"]) == 64, "the head itself, wherever it lies"
+    with pytest.raises(SettingError, match="drafts 9 tokens; give as many or more, not 8"):
+        Pupil(*given, replace(more, settings={**settings, "draft_vocab": 8}))
+    other = {"heads": 2} if name == "medusa" else {"intermediate_size": 8}
     with pytest.raises(SettingError, match="holds a head of another shape"):
-        Pupil(
-            copies[False], TRAIN, HELD_OUT, config(name, settings={**settings, "draft_vocab": 8}, start=more.start)
-        )
+        Pupil(*given, replace(more, settings={**settings, **other}))
+
+
+@pytest.mark.parametrize("name", ["medusa", "eagle3", "eagle"])
+def test_a_head_that_goes_on_may_draft_more_tokens(name: str, copies: dict[bool, Lessons], tmp_path: Path) -> None:
+    """The old ones keep what was learned of them, the new ones begin with the target's rows."""
+    settings, given = NETWORK.get(name, {}), (copies[False], TRAIN, HELD_OUT)
+    plan = config(name, settings={**settings, "draft_vocab": 7}, epochs=2)
+    train_head(*given, tmp_path, plan, target="small")
+    before = load_head(tmp_path)[0]
+    grown = Pupil(*given, replace(plan, settings={**settings, "draft_vocab": 11}, start=str(tmp_path))).head
+    assert set(before.d2t.tolist()) < set(grown.d2t.tolist()) and len(grown.d2t) == 11
+    assert grown.d2t.tolist() == sorted(grown.d2t.tolist())
+    rows = copies[False].decoder.lm_head.weight
+    matrices = (training._output_matrices(grown), training._output_matrices(before))
+    assert len(matrices[0]) == {"medusa": 3, "eagle3": 1, "eagle": 0}[name]
+    for mine, theirs in zip(*matrices, strict=True):
+        for row, token in zip(mine, grown.d2t.tolist(), strict=True):
+            old = (before.d2t == token).nonzero()
+            assert torch.equal(row, theirs[old[0, 0]] if len(old) else rows[token].float())
+    outputs = {id(matrix) for matrix in matrices[1]}
+    kept = [(key, value) for key, value in before.named_parameters() if id(value) not in outputs]
+    assert kept and all(torch.equal(grown.get_parameter(key), value) for key, value in kept)
 
 
 def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:

@@ -181,10 +181,16 @@ def network_of(config: HeadTraining, target: DecoderConfig) -> Head:
         if isinstance(head, MedusaHead):
             raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
         head.check_start(target)
-    elif config.start != "random" and load_head(config.start)[0].config != head.config:
-        raise SettingError(
-            f"{config.start} holds a head of another shape; give the settings that it was trained with"
-        )
+    elif config.start != "random":
+        before = load_head(config.start)[0]
+        if replace(before.config, draft_vocab=None) != replace(head.config, draft_vocab=None):
+            raise SettingError(
+                f"{config.start} holds a head of another shape; give the settings that it was trained with"
+            )
+        if len(before.d2t) > len(head.d2t):
+            raise SettingError(
+                f"{config.start} drafts {len(before.d2t)} tokens; give as many or more, not {len(head.d2t)}"
+            )
     return head
 
 
@@ -225,24 +231,37 @@ class Pupil:
     def _begin(self, start: str) -> None:
         """Draft the most frequent tokens, with the target's rows for them; start: as in ``HeadTraining``."""
         head, decoder = self.head, self.lessons.decoder
-        common = self.lessons.counts(self.train).sort(descending=True, stable=True).indices[: len(head.d2t)]
-        with_draft_vocab(head, common.sort().values)
+        with_draft_vocab(head, self._common()[: len(head.d2t)].sort().values)
         if start == "target":
             assert isinstance(head, FeatureHead), "checked by network_of"
             head.start_from(decoder)
         rows = decoder.lm_head.weight.detach().cpu()[head.d2t].float()
-        if isinstance(head, MedusaHead):
-            head.start_from(rows)
-        elif head.lm_head is not None:
-            with torch.no_grad():
-                head.lm_head.weight.copy_(rows)
+        with torch.no_grad():
+            for matrix in _output_matrices(head):
+                matrix.copy_(rows)
 
     def _go_on_from(self, path: str) -> None:
-        """The weights and the draft vocabulary of a trained head."""
-        before, card = load_head(path)
+        """The weights and the draft vocabulary of a trained head; further tokens begin with the target's rows."""
+        head, (before, card) = self.head, load_head(path)
         file = Path(path) / HEAD if Path(path).is_dir() else Path(path)
         self.before = card, hashlib.sha256(file.read_bytes()).hexdigest()
-        self.head.load_state_dict(before.state_dict())
+        common = self._common()
+        more = common[~torch.isin(common, before.d2t)][: len(head.d2t) - len(before.d2t)]
+        with_draft_vocab(head, torch.cat((before.d2t, more)).sort().values)
+        known = torch.isin(head.d2t, before.d2t)
+        rows = self.lessons.decoder.lm_head.weight.detach().cpu()[head.d2t].float()
+        outputs = {id(matrix) for matrix in _output_matrices(before)}
+        kept = {name: p for name, p in before.named_parameters() if id(p) not in outputs}
+        head.load_state_dict(kept, strict=False)
+        with torch.no_grad():
+            for matrix, trained in zip(_output_matrices(head), _output_matrices(before), strict=True):
+                matrix.copy_(rows)
+                matrix[known] = trained  # both in rising order of the target's ids
+
+    def _common(self) -> Int[Tensor, "V"]:
+        """The target's tokens, those that are most frequent in the answers first, of equal ones the lower id: a
+        tokenizer's early merges are its frequent ones."""
+        return self.lessons.counts(self.train).sort(descending=True, stable=True).indices
 
     def places_of(self, step: int, part: int, parts: int) -> Int[np.ndarray, "n"]:
         """Every so many answers of the step's batch."""
@@ -391,6 +410,13 @@ class Pupil:
             hits[k, rows[:, 0].cpu().numpy(), root] = same[:, 0].cpu().numpy()
             there_all[k, rows[:, 0].cpu().numpy(), root] = True
         return hits, ranks, there_all
+
+
+def _output_matrices(head: Head) -> list[Tensor]:
+    """Those over the draft vocabulary that are the head's own."""
+    if isinstance(head, MedusaHead):
+        return [] if head.lm_heads is None else list(head.lm_heads.parameters())
+    return [] if head.lm_head is None else [head.lm_head.weight]
 
 
 def _entries(batch: Batch, source: Int[Tensor, "T"], j: int) -> Bool[Tensor, "B T"]:
