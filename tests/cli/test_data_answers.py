@@ -1,6 +1,7 @@
 """``crossdraft data answers``: from prompts or clips to a corpus, run anew, gone on with, or taken from a store."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from crossdraft.data.corpus import read_corpus
+from crossdraft.data.prompts import read_prompts
 from crossdraft.data.scenes import write_streams
 from crossdraft.data.store import PairedStates, StoreIdentity, StoreWriter, save_head
 from crossdraft.models import fingerprint, read_ends
 from crossdraft.models.nano import nano_dir
+from crossdraft.training import regenerate
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -49,6 +52,42 @@ def test_text_prompts_become_a_corpus(run: Run, llama: Path, tmp_path: Path) -> 
     assert "(0 made now)" in run(*command)[1]
     code, _, said = run(*command[:-1], "bfloat16")
     assert code == 2 and "corpus of another dtype" in said
+
+
+@pytest.fixture
+def chatty(llama: Path, tmp_path: Path) -> Path:
+    """The same model with a chat template."""
+    made = tmp_path / "chatty"
+    shutil.copytree(llama, made)
+    template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}[assistant]"
+    settings = json.loads((made / "tokenizer_config.json").read_text())
+    (made / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    return made
+
+
+def test_a_target_makes_up_its_own_prompts(
+    run: Run, chatty: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regenerate, "_FEW_WORDS", 0)  # random bytes are no words
+    out = tmp_path / "own.jsonl"
+    command = ("data", "prompts", "--target", chatty, "--limit", 5, "--batch", 4, "--max-tokens", 300, "--out", out)
+    code, said, err = run(*command, "--dtype", "float32")
+    assert code == 0 and f"{out}: 5 prompts" in said, err
+    records = read_prompts(out, "training")
+    assert len({record.question for record in records}) == 5 and {r.kind for r in records} == {"free"}
+    corpus = tmp_path / "corpus"
+    code, _, err = run(
+        "data", "answers", "--target", chatty, "--prompts", out, "--max-new-tokens", 3, "--out", corpus
+    )
+    assert code == 0 and {r.group for r in read_corpus(corpus).replies} == {f"own/{i}" for i in range(5)}, err
+    for words, wrong in (
+        ("is there already", command), ("limit", (*command[:-1], tmp_path / "b", "--limit", 0)),
+        ("temperature is 0", (*command[:-1], tmp_path / "b", "--temperature", 0)),
+        ("no chat template", ("data", "prompts", "--target", llama, "--limit", 2, "--out", tmp_path / "b")),
+        ("watches videos", ("data", "prompts", "--target", "nano", "--limit", 2, "--out", tmp_path / "b")),
+    ):  # fmt: skip
+        code, _, err = run(*wrong)
+        assert code == 2 and (words in err or "count is 0" in err) and not (tmp_path / "b").exists(), err
 
 
 def test_composed_prompts(run: Run, llama: Path, tmp_path: Path) -> None:

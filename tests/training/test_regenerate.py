@@ -20,8 +20,19 @@ from crossdraft.data.corpus import Reply, read_corpus
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.none import NoDraft
 from crossdraft.models import load_vlm
+from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.training import regenerate as module
-from crossdraft.training.regenerate import Asked, Batch, LoopTarget, Regeneration, TextTarget, plan, regenerate
+from crossdraft.training.regenerate import (
+    Asked,
+    Batch,
+    LoopTarget,
+    Regeneration,
+    SelfAsking,
+    TextTarget,
+    own_prompts,
+    plan,
+    regenerate,
+)
 from crossdraft.verify import rule_for
 
 TEMPLATE = (
@@ -214,3 +225,34 @@ def test_what_cannot_work_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError):
         next(_target(tmp_path).answers([Batch((ASKED[0],), 0.0, 0)]))
+
+
+def test_prompts_of_its_own_go_on_from_the_template(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is what the model says behind the opening; those cut short, too short, or known are dropped."""
+    monkeypatch.setattr(module, "_FEW_WORDS", 0)
+    target, tokenizer = TextTarget(folder, torch.float32, 40), TextTokenizer(folder)
+    seen: list[Any] = []
+    real = TextTarget.run
+
+    def watched(self: TextTarget, work: Any) -> Iterator[list[tuple[int, ...]]]:
+        seen.extend(work)
+        yield from real(self, work)
+
+    monkeypatch.setattr(TextTarget, "run", watched)
+    made = own_prompts(target, SelfAsking(count=5, max_tokens=40, batch=4, seed=1))
+    assert len(made) == len(set(made)) == 5
+    assert tokenizer.decode(tokenizer.opening()).endswith("[user]")
+    opening = tokenizer.opening()
+    assert tokenizer.dialogue("Why?", ())[: len(opening)] == opening
+    assert all(ids == [opening] * 4 and temperature == 1.0 for ids, temperature, _ in seen)
+    assert len({seed for *_, seed in seen}) == len(seen), "no batch is drawn twice"
+    said = [answer for batch in real(target, seen) for answer in batch]
+    ended = [tokenizer.decode(answer[:-1]).strip() for answer in said if answer[-1] in ENDS]
+    assert made == list(dict.fromkeys(text for text in ended if text))[:5]
+    assert own_prompts(target, SelfAsking(count=5, max_tokens=40, batch=4, seed=1)) == made
+    monkeypatch.setattr(module, "_FEW_WORDS", 1000)
+    with pytest.raises(SettingError, match="made up 16 prompts, of which 0 end and are new, 2 are wanted"):
+        own_prompts(target, SelfAsking(count=2, max_tokens=40, batch=4))
+    for wrong in ({"count": 0}, {"count": 1, "temperature": 0.0}, {"count": 1, "max_tokens": 0}):
+        with pytest.raises(SettingError):
+            SelfAsking(**wrong)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from crossdraft.cli import data_answers, output
+from crossdraft.cli import data_answers, data_prompts, output
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,6 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     check.set_defaults(run=run_check)
 
     data_answers.add(verbs)
+    data_prompts.add(verbs)
 
 
 def run_simulate(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crossdraft.core.errors import CheckpointError
+from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.weights import read_json
 from crossdraft.data.templates import TEMPLATES
 
@@ -101,6 +101,20 @@ class TextTokenizer:
         messages.append({"role": "user", "content": question})
         text = self._inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return self.encode(str(text))
+
+    def opening(self) -> list[int]:
+        """Ids of the chat template up to where the user's first words stand. SettingError without a template, and
+        for one that does not hold the words as they are."""
+        mark = "first words"
+        text = ""
+        if self.chat_template:
+            text = str(self._inner.apply_chat_template([{"role": "user", "content": mark}], tokenize=False))
+        if mark not in text:
+            raise SettingError(
+                "the checkpoint has no chat template that says where a user's words begin, so it cannot ask "
+                "itself; give it prompts"
+            )
+        return self.encode(text[: text.index(mark)])
 
     def dialogue(self, question: str, turns: Sequence[tuple[str, str]]) -> list[int]:
         """Ids of a text-only prompt: by the chat template where there is one, else line by line."""

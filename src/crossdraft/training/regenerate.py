@@ -175,6 +175,10 @@ class TextTarget:
                     f"context of {context} of {self.folder.name}; shorten it or the answers"
                 )
             work.append((ids, batch.temperature, batch.seed))
+        yield from self.run(work)
+
+    def run(self, work: "Sequence[_Work]") -> Iterator[list[tuple[int, ...]]]:
+        """What the model goes on with, for each batch of (ids of prompts, temperature, seed)."""
         if self.workers == 1 or len(work) < 2:
             yield from map(_Generator(self), work)
             return
@@ -183,6 +187,64 @@ class TextTarget:
             yield from pool.map(_one, work)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAsking:
+    """How a target makes up prompts. count: how many; temperature: of the sampling; max_tokens: of a prompt, longer
+    ones are dropped; batch: made at once."""
+
+    count: int
+    temperature: float = 1.0
+    max_tokens: int = 128
+    batch: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("count", "max_tokens", "batch"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, must be 1 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise SettingError(f"temperature is {self.temperature}, must be above 0: it is to make up many prompts")
+
+
+_TRIES = 8
+"""Times as many prompts as are wanted may be made up before it is said that there are too few good ones."""
+
+
+def own_prompts(target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None) -> list[str]:
+    """Prompts that the target makes up itself: it is shown its chat template up to the user's first words, and what
+    it goes on with is one. Those that do not end, say next to nothing or came before are dropped.
+
+    Source of the idea: Xu et al., "Magpie", arXiv 2406.08464. Raises SettingError where there is no chat template,
+    or when too few of what it says can be used.
+    """
+    tokenizer = TextTokenizer(target.folder)
+    opening, ends = tokenizer.opening(), end_tokens(target.folder, read_json(target.folder / "config.json"))
+    found: dict[str, None] = {}
+    made = 0
+    while len(found) < config.count:
+        if made >= _TRIES * config.count:
+            raise SettingError(
+                f"{target.folder.name} made up {made} prompts, of which {len(found)} end and are new, "
+                f"{config.count} are wanted; let them be longer, or take another temperature"
+            )
+        lacking = config.count - len(found)
+        batches = [
+            ([opening] * config.batch, config.temperature, seed_for(config.seed, f"prompts/{made + i}"))
+            for i in range(0, lacking, config.batch)
+        ]
+        for said in target.run(batches):
+            made += len(said)
+            for tokens in said:
+                text = tokenizer.decode(tokens[:-1]).strip()
+                if tokens[-1] in ends and len(text.split()) > _FEW_WORDS:
+                    found.setdefault(text)
+            report("making up prompts", min(len(found), config.count), config.count)
+    return list(found)[: config.count]
+
+
+_FEW_WORDS = 2
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ read_prompts("league", part="held-out")       # or a JSON-lines file
 write_prompts(5000, seed=0)
 """
 
-from crossdraft.data.prompts.reader import KINDS, LEAGUE, PARTS, PromptRecord, read_prompts
+from crossdraft.data.prompts.reader import FREE, KINDS, LEAGUE, PARTS, PromptRecord, read_prompts
 from crossdraft.data.prompts.writer import write_prompts
 
-__all__ = ["KINDS", "LEAGUE", "PARTS", "PromptRecord", "read_prompts", "write_prompts"]
+__all__ = ["FREE", "KINDS", "LEAGUE", "PARTS", "PromptRecord", "read_prompts", "write_prompts"]

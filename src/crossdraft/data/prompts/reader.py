@@ -8,6 +8,8 @@ from typing import Any
 from crossdraft.core.errors import DataError
 
 KINDS = ("summarise", "rewrite", "code-edit", "question-answering", "story", "list")
+FREE = "free"
+"""Kind of a prompt that is of none of these, or of nobody knows which."""
 PARTS = ("tune", "held-out", "training")
 LEAGUE = "league"
 """The name of the prompts that come with the package."""
@@ -75,7 +77,7 @@ def _parse(line: str, where: str) -> PromptRecord:
     for key in (*_NEEDED, *(key for key in _FREE if key in entry)):
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise DataError(f"{where}: {key} is {entry.get(key)!r:.40}, must be a non-empty string")
-    for key, known in (("kind", KINDS), ("part", PARTS)):
+    for key, known in (("kind", (*KINDS, FREE)), ("part", PARTS)):
         if key in entry and entry[key] not in known:
             raise DataError(f"{where}: {key} is '{entry[key]:.40}', must be one of {', '.join(known)}")
     return PromptRecord(**entry)

@@ -1,0 +1,64 @@
+"""``crossdraft data prompts``: prompts that a target makes up itself, where nobody has any."""
+
+import argparse
+import json
+from pathlib import Path
+
+from crossdraft.cli import output
+from crossdraft.core.errors import SettingError
+
+_GROUPS = 20
+
+
+def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb to ``crossdraft data``."""
+    verb = verbs.add_parser("prompts", help="prompts that a text target makes up itself, for 'data answers'")
+    verb.add_argument("--target", required=True, metavar="DIR", help="checkpoint folder or hub id")
+    verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
+    verb.add_argument("--out", required=True, metavar="FILE", help="the JSON lines that shall be written")
+    verb.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the sampling (default: 1)")
+    verb.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of a prompt (default: 128)")
+    verb.add_argument("--batch", type=int, default=48, metavar="N", help="made at once (default: 48)")
+    verb.add_argument("--seed", type=int, default=0, metavar="S")
+    verb.add_argument("--dtype", default="auto", metavar="NAME", help="auto, bfloat16 or float32")
+    verb.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="processes of one CPU thread (default: 1)"
+    )
+    verb.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make them up and write them."""
+    import torch
+
+    from crossdraft.build import Source, watches
+    from crossdraft.core.records import write_atomically
+    from crossdraft.data.prompts import FREE
+    from crossdraft.training.regenerate import SelfAsking, TextTarget, own_prompts
+
+    config = SelfAsking(
+        count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
+    )
+    if args.threads < 1:
+        raise SettingError(f"--threads is {args.threads}, must be 1 or more")
+    if Path(args.out).exists():
+        raise SettingError(f"{args.out} is there already; name another file, or remove it")
+    source = Source.of(args.target, "target", args.dtype, "cpu")
+    if watches(source.folder):
+        raise SettingError(f"{args.target} watches videos: its prompts are questions about clips; make a data set")
+    target = TextTarget(Path(source.folder), getattr(torch, source.dtype), config.max_tokens, args.threads)
+    with output.progress() as report:
+        made = own_prompts(target, config, report)
+    lines = [
+        json.dumps(
+            {
+                "id": f"own-{number:05d}", "kind": FREE, "question": text, "part": "training",
+                "group": f"own/{number % _GROUPS}",
+            },
+            ensure_ascii=False,
+        )
+        for number, text in enumerate(made)
+    ]  # fmt: skip
+    write_atomically(Path(args.out), ("\n".join(lines) + "\n").encode())
+    print(f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --prompts {args.out}")
+    return 0
