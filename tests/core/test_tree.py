@@ -136,3 +136,28 @@ def test_a_mask_grown_level_by_level_is_the_whole_trees(parents: list[int], widt
     grown = tree.extend_mask(mask, above)
     want = tree.ancestor_mask([*parents, *above.tolist()])[len(parents) :]
     assert torch.equal(grown, want)
+
+
+@settings(max_examples=150, deadline=None)
+@given(parent_lists(), st.data())
+def test_a_grafted_chain_is_in_the_tree_once(parents: list[int], data: st.DataObject) -> None:
+    """Every path of the tree and of the chain is a path of the result, and no two nodes stand for the same path."""
+
+    def paths(tokens: list[int], above: list[int]) -> list[tuple[int, ...]]:
+        return [tuple(tokens[n] for n in tree.path_to(above, node)) for node in range(len(tokens))]
+
+    tokens = data.draw(st.lists(st.integers(0, 3), min_size=len(parents), max_size=len(parents)))
+    seen: set[tuple[int, ...]] = set()
+    kept: list[int] = []
+    for node, path in enumerate(paths(tokens, parents)):  # a tree whose siblings differ, as drafters make them
+        if path not in seen and (parents[node] == -1 or parents[node] in kept):
+            seen.add(path)
+            kept.append(node)
+    own = [tokens[n] for n in kept]
+    above = [-1 if parents[n] == -1 else kept.index(parents[n]) for n in kept]
+    chain = data.draw(st.lists(st.integers(0, 3), max_size=6))
+    made, under = tree.graft(*(torch.tensor(x, dtype=torch.long) for x in (own, above, chain)))
+    assert made[: len(own)].tolist() == own and under[: len(own)].tolist() == above
+    found = paths(made.tolist(), under.tolist())
+    assert len(set(found)) == len(found)
+    assert set(found) == set(paths(own, above)) | {tuple(chain[: k + 1]) for k in range(len(chain))}

@@ -20,6 +20,7 @@ from crossdraft.core.protocols import VLM, CostCurve, Drafter
 from crossdraft.core.registry import find
 from crossdraft.core.types import Sampling
 from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.combined import Combined, parts_of
 from crossdraft.drafters.constant import OpeningBook
 from crossdraft.drafters.memory import StreamMemory
 
@@ -45,6 +46,8 @@ def make_drafter(
 ) -> Drafter:
     """A drafter of the catalogue. What it learns stays with it, so use one for all requests of a stream.
 
+    name: of the catalogue, or a headed one's with a lookup's, as "eagle3+ngram" (``drafters.combined``).
+
     memory: for "memory"; None makes an empty one. adapter: for "cross_modal", a file or what ``fitting_adapter``
     gave; an 'l6' wants the event model that was loaded with it (``lora``). length: for ``PACED_DRAFTERS``, tokens
     of every draft; None: as many as pay. head: for a drafter with a trained head, its file, its folder, or a
@@ -55,6 +58,19 @@ def make_drafter(
     Raises SettingError for an unknown name and when the event model is missing or of another vocabulary,
     CheckpointError for an adapter or head that does not fit.
     """
+    own, lookup = parts_of(name)
+    if lookup is not None:
+        if not heads.is_headed(own):
+            raise SettingError(f"'{name}' adds a lookup to a tree, but '{own}' has no trained head to grow one")
+        if costs is None:
+            costs = profile_pair(Pair(target, event_model))
+        return Combined(
+            head=make_drafter(
+                own, target=target, head=head, settings=settings, costs=costs, sampling=sampling,
+                adapter=adapter, length=length, draft_model=draft_model,
+            ),
+            lookup=make_drafter(lookup, target=target, memory=memory, costs=costs),
+        )  # fmt: skip
     kind = find("drafter", DRAFTERS, name)
     if name == "none":
         plain: Drafter = kind()
@@ -75,8 +91,8 @@ def make_drafter(
     if costs is None:
         costs = profile_pair(Pair(target, event_model))
     if is_headed:
-        own = dict(settings or {}) if sampling is None else {**(settings or {}), "sampling": sampling}
-        return heads.headed_drafter(name, fitted_head(name, target, head), costs, own)
+        chosen = dict(settings or {}) if sampling is None else {**(settings or {}), "sampling": sampling}
+        return heads.headed_drafter(name, fitted_head(name, target, head), costs, chosen)
     given: dict[str, Any] = {"costs": costs}
     if name == "memory":
         given["memory"] = memory if memory is not None else StreamMemory()

@@ -25,6 +25,7 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.combined import parts_of
 from crossdraft.models import resolve_checkpoint
 from crossdraft.models.tokenizer import TextTokenizer
 
@@ -85,10 +86,14 @@ def plan_pair(
         drafter = default_drafter(prompt) if adapter is None else "cross_modal"
     if adapter is not None and drafter not in (None, "cross_modal"):
         raise SettingError(f"an adapter drafts with 'cross_modal', not with '{drafter}'; choose that or no adapter")
+    own = None
     if drafter is not None:
-        find("drafter", dict.fromkeys(DRAFTERS, "builtins:object"), drafter)
-    if drafter is not None and heads.is_headed(drafter):
-        heads.find_head(drafter, resolve_checkpoint(resolve(target, "target")), head)
+        own, lookup = parts_of(drafter)
+        find("drafter", dict.fromkeys(DRAFTERS, "builtins:object"), own)
+        if lookup is not None and not heads.is_headed(own):
+            raise SettingError(f"'{drafter}' adds a lookup to a tree, but '{own}' has no trained head to grow one")
+    if own is not None and heads.is_headed(own):
+        heads.find_head(own, resolve_checkpoint(resolve(target, "target")), head)
     elif head is not None:
         raise SettingError(f"a trained head drafts with {', '.join(heads.HEADED)}, not with '{drafter}'")
     if drafter in EVENT_DRAFTERS:

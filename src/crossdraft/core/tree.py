@@ -96,6 +96,25 @@ def select(
     return kept, renumbered
 
 
+def graft(
+    tokens: Int[Tensor, "N"], parents: Int[Tensor, "N"], chain: Int[Tensor, "K"]
+) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+    """A tree with a chain of tokens under its root: (tokens, parents), the tree's own nodes first.
+
+    As far as the tree has the chain's tokens on one path already, its nodes serve for both.
+    """
+    at, shared = -1, 0
+    for token in chain:
+        same = ((parents == at) & (tokens == token)).nonzero()
+        if not len(same):
+            break
+        at, shared = int(same[0, 0]), shared + 1
+    rest = chain[shared:]
+    below = torch.arange(len(tokens) - 1, len(tokens) - 1 + len(rest))
+    below[:1] = at
+    return torch.cat((tokens, rest)), torch.cat((parents, below))
+
+
 @dataclass(frozen=True)
 class StaticTree:
     """A tree that is fixed in advance, level by level.

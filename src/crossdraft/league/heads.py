@@ -19,6 +19,7 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import VLM, Drafter, Rule
 from crossdraft.core.registry import find
 from crossdraft.core.types import Sampling
+from crossdraft.drafters.combined import parts_of
 from crossdraft.league.setup import Recipe, Setup, weight_bytes
 from crossdraft.training.adapters import ADAPTER
 from crossdraft.verify import RULES, rule_for
@@ -47,7 +48,7 @@ def head(
             )
 
         def cost() -> Cost:
-            found = fitted_head(drafter, setup.pair.target, setup.heads)
+            found = fitted_head(parts_of(drafter)[0], setup.pair.target, setup.heads)
             return Cost(
                 parameters=found.runner.num_trained, training_tokens=found.card.trained_tokens,
                 training_seconds=found.card.seconds, weight_bytes=found.runner.weight_bytes,
@@ -174,6 +175,7 @@ HEADS: dict[str, Recipe] = {
     "eagle2": growing("eagle2", note="EAGLE's head, a tree that grows"),
     "hass": growing("hass", note="EAGLE's network, HASS's training"),
     "eagle3": growing("eagle3", note="fused features, tokens alone"),
+    "eagle3+ngram": growing("eagle3+ngram", note="EAGLE-3's tree with prompt lookup's chain in it"),
     "eagle_vlm": growing("eagle_vlm", note="EAGLE-2 over visual tokens, input norm"),
     "spec_vlm": growing("spec_vlm", note="visual tokens compressed as the question wants"),
     "vispec": growing("vispec", note="one token for the pictures"),
