@@ -28,11 +28,11 @@ answers | smollm)
 	run data answers --target "$target" --prompts training --limit 4000 --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/answers"
 	if [ "$which" = smollm ]; then
-		learn="--draft-vocab 8192 --batch 8 --epochs 4 --processes 2"
+		learn="--draft-vocab 16384 --batch 8 --processes 2"
 		for name in eagle hass medusa; do
-			head "$name" $learn --lr 1e-3
+			head "$name" $learn --lr 1e-3 --epochs 4
 		done
-		head eagle3 $learn --lr 1.5e-3 --passes 4 --start target
+		head eagle3 $learn --lr 1.5e-3 --epochs 5 --passes 4 --start target
 		run train draft-model --target "$target" --data "$out/answers" --out "$out/draft_model" --processes 2
 	fi
 	;;
