@@ -74,7 +74,7 @@ def test_target_and_heads_learn_together(train: Train, source: Path, chatter: An
     made = read_parts(LlamaParts, target, torch.float32)[0].decoder
     batch = lessons.batch(HELD_OUT)
     states = made(batch.embeds, capture=(LAST,))[1][LAST]
-    there = joint._predicts(batch)
+    there = batch.predicts
     said = (states[there] @ made.lm_head.weight.T).argmax(-1) == batch.tokens.roll(-1, 1)[there]
     assert float(said.float().mean()) == pytest.approx(held["agreement"], abs=1e-6)  # the lessons are greedy
     assert not torch.equal(states[there], batch.states[LAST][there])

@@ -20,7 +20,6 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record, write_record
 from crossdraft.core.rounds import play
-from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
 from crossdraft.core.weights import WEIGHTS
 from crossdraft.models import fingerprint
@@ -28,7 +27,6 @@ from crossdraft.models.spliced import Parts, save_like
 from crossdraft.nn import losses
 from crossdraft.nn.decoder import Decoder
 from crossdraft.nn.losses import LossConfig
-from crossdraft.training.batches import pooled
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import FitConfig, Report, fit, forget
@@ -198,18 +196,13 @@ class _Course:
 
     def loss_of(self, step: int, part: int, parts: int) -> Tensor:
         """The divergence from the target at every token of the step's answers."""
-        epoch, at = divmod(step, self.num_batches)
-        rng = np.random.default_rng(seed_for(self.config.seed, f"epoch/{epoch}"))
-        order = rng.permutation(np.array(self.train))
-        places = pooled(order, self.lessons.lengths, self.num_batches, rng)[at][part::parts]
-        batch = self.lessons.batch(places if len(places) else order[:1])
-        logits, labels, _ = self._said(batch)
+        places = self.lessons.places_of(self.train, self.num_batches, self.config.seed, step, part, parts)
+        logits, labels, _ = self._said(self.lessons.batch(places))
         return losses.soft_ce(logits, labels).mean()
 
     def _said(self, batch: Batch) -> tuple[Tensor, losses.SoftLabels, Bool[Tensor, "B T"]]:
         """Logits and the target's labels at the positions that predict a token of the answer, and these."""
-        position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        there = (position >= batch.prompt[:, None] - 1) & (position + 1 < batch.length[:, None])
+        there = batch.predicts
         states = self.decoder(batch.embeds.to(self.decoder.norm.weight.dtype), capture=(LAST,))[1][LAST]
         with torch.no_grad():
             labels = losses.soft_labels(_KL, F.linear(batch.states[LAST][there].to(self.head.dtype), self.head))

@@ -24,7 +24,6 @@ from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import Head, Recipe, recipe_of
 from crossdraft.nn import losses
 from crossdraft.nn.decoder import DecoderConfig
-from crossdraft.training.batches import pooled
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import FitConfig, Report, fit, forget
@@ -265,12 +264,7 @@ class Pupil:
 
     def places_of(self, step: int, part: int, parts: int) -> Int[np.ndarray, "n"]:
         """Every so many answers of the step's batch."""
-        epoch, at = divmod(step, self.num_batches)
-        rng = np.random.default_rng(seed_for(self.config.seed, f"epoch/{epoch}"))
-        order = rng.permutation(np.array(self.train))
-        places = pooled(order, self.lessons.lengths, self.num_batches, rng)[at][part::parts]
-        # the last batch may have fewer answers than there are parts
-        return places if len(places) else order[:1]
+        return self.lessons.places_of(self.train, self.num_batches, self.config.seed, step, part, parts)
 
     def loss_of(self, step: int, part: int, parts: int) -> Tensor:
         """The loss of every so many answers of the step's batch."""

@@ -102,8 +102,7 @@ def train_together(
     out = Path(out)
     before = fingerprint(source)
     about = plain(asdict(config) | {"target": before, "answers": lessons.digest, "train": len(train)})
-    for name in ("minutes",):
-        about.pop(name)
+    del about["minutes"]
     about["heads"] = {k: v for k, v in about["heads"].items() if k not in ("minutes", "device")}
     if not resume:
         forget(out / TOGETHER)
@@ -207,7 +206,7 @@ class _Course:
 
     def _divergence(self, batch: Batch, now: Batch) -> Tensor:
         """KL of the new target's distribution from the old one's, at each answer token."""
-        there = _predicts(batch)
+        there = batch.predicts
         with torch.no_grad():
             labels = losses.soft_labels(_KEEP, self._logits(batch, there))
         return losses.soft_ce(self._logits(now, there), labels)
@@ -222,16 +221,10 @@ class _Course:
         places = self.pupil.held_out
         for start in range(0, len(places), self.config.heads.batch):
             batch = self.lessons.batch(places[start : start + self.config.heads.batch])
-            now, there = self.seen(batch), _predicts(batch)
+            now, there = self.seen(batch), batch.predicts
             best = self._logits(now, there)
             said += int((best.argmax(-1) == self._logits(batch, there).argmax(-1)).sum())
             apart += float(self._divergence(batch, now).detach().sum())
             total += int(there.sum())
         heads = self.pupil.figures(self.seen)
         return {"agreement": said / max(1, total), "divergence": apart / max(1, total), **heads}
-
-
-def _predicts(batch: Batch) -> Tensor:
-    """(B, T): positions whose state predicts a token of the answer."""
-    position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    return (position >= batch.prompt[:, None] - 1) & (position + 1 < batch.length[:, None])

@@ -25,6 +25,7 @@ from crossdraft.core.protocols import VLM
 from crossdraft.core.records import write_atomically
 from crossdraft.core.seeds import seed_for
 from crossdraft.nn.decoder import Decoder
+from crossdraft.training.batches import pooled
 
 FEATURES, FEATURES_CARD = "features.bin", "features.json"
 POOL = 16
@@ -55,6 +56,12 @@ class Batch:
     is_visual: Bool[Tensor, "T"]
     prompt: Int[Tensor, "B"]
     length: Int[Tensor, "B"]
+
+    @property
+    def predicts(self) -> Bool[Tensor, "B T"]:
+        """Positions whose state predicts a token of the answer."""
+        position = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return (position >= self.prompt[:, None] - 1) & (position + 1 < self.length[:, None])
 
 
 class Lessons:
@@ -108,6 +115,18 @@ class Lessons:
             answer = torch.tensor(lesson.ids[lesson.prompt :])
             out.index_add_(0, answer, torch.ones_like(answer))
         return out
+
+    def places_of(
+        self, places: Sequence[int], num_batches: int, seed: int, step: int, part: int, parts: int
+    ) -> Int[np.ndarray, "n"]:
+        """Every so many of the lessons of a step: each epoch of ``num_batches`` goes through ``places`` once, in an
+        order of its own, lessons of like length together."""
+        epoch, at = divmod(step, num_batches)
+        rng = np.random.default_rng(seed_for(seed, f"epoch/{epoch}"))
+        order = rng.permutation(np.array(places))
+        chosen = pooled(order, self.lengths, num_batches, rng)[at][part::parts]
+        # the last batch may have fewer lessons than there are parts
+        return chosen if len(chosen) else order[:1]
 
     def batch(self, places: Sequence[int] | np.ndarray) -> Batch:
         """The lessons at ``places``. DataError when their pictures do not lie at the same positions."""
