@@ -3,40 +3,23 @@
 import argparse
 
 from crossdraft.cli import output
+from crossdraft.cli.train_head import corpus_options
 from crossdraft.core.errors import SettingError
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft train``."""
     verb = verbs.add_parser("draft-model", help="train a draft model of a few of the target's own layers")
-    verb.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
-    verb.add_argument(
-        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
-    )
+    corpus_options(verb)
     verb.add_argument(
         "--layers", metavar="N|I,J,...", default="4",
         help="so many of the target's layers, from both ends, or these, counted from 0 (default: 4)",
     )  # fmt: skip
-    verb.add_argument("--clips", metavar="DIR", help="the data set whose clips the answers are about")
-    verb.add_argument("--held-out", metavar="CORPUS", help="other answers to judge by (default: a share of --data)")
-    verb.add_argument(
-        "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
-    )
     verb.add_argument("--out", metavar="DIR", required=True, help="the new checkpoint; run again to go on")
     verb.add_argument("--epochs", type=int, default=3, metavar="N", help="at most (default: 3)")
     verb.add_argument("--minutes", type=float, metavar="X", help="end after so long (default: no limit)")
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="answers of a step (default: 8)")
     verb.add_argument("--lr", type=float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
-    verb.add_argument(
-        "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
-    )
-    verb.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
-    verb.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    verb.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
-    verb.add_argument("--seed", type=int, default=0, metavar="N")
-    verb.add_argument("--restart", action="store_true", help="begin anew instead of going on")
-    verb.add_argument("--json", action="store_true", help="print the record instead of text")
     verb.set_defaults(run=run)
 
 

@@ -9,6 +9,31 @@ from crossdraft.cli.train_adapter import setting
 JOINT = "medusa2"
 
 
+def corpus_options(verb: argparse.ArgumentParser) -> None:
+    """Options of every training on a target's own answers."""
+    verb.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
+    verb.add_argument(
+        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
+    )
+    verb.add_argument(
+        "--clips", metavar="DIR", help="the data set whose clips the answers are about (video targets)"
+    )
+    verb.add_argument("--held-out", metavar="CORPUS", help="other answers to judge by (default: a share of --data)")
+    verb.add_argument(
+        "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
+    )
+    verb.add_argument(
+        "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
+    )
+    verb.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
+    verb.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    verb.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
+    verb.add_argument("--seed", type=int, default=0, metavar="N")
+    verb.add_argument("--restart", action="store_true", help="begin anew instead of going on")
+    verb.add_argument("--json", action="store_true", help="print the record instead of text")
+
+
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft train``."""
     head = verbs.add_parser("head", help="train a drafting head (medusa, eagle, hass, eagle3, ...) for a target")
@@ -16,17 +41,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "name", metavar="NAME",
         help="which head; see 'crossdraft list'. medusa2: Medusa heads and the target together",
     )  # fmt: skip
-    head.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
-    head.add_argument(
-        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
-    )
-    head.add_argument(
-        "--clips", metavar="DIR", help="the data set whose clips the answers are about (video targets)"
-    )
-    head.add_argument("--held-out", metavar="CORPUS", help="other answers to judge by (default: a share of --data)")
-    head.add_argument(
-        "--validation", type=float, default=0.05, metavar="X", help="share of the groups held out (default: 0.05)"
-    )
+    corpus_options(head)
     head.add_argument("--out", metavar="DIR", required=True, help="result; run again to go on")
     head.add_argument(
         "--epochs",
@@ -56,16 +71,6 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     head.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the network; may be repeated"
     )
-    head.add_argument(
-        "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
-    )
-    head.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
-    head.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    head.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    head.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
-    head.add_argument("--seed", type=int, default=0, metavar="N")
-    head.add_argument("--restart", action="store_true", help="begin anew instead of going on")
-    head.add_argument("--json", action="store_true", help="print the record instead of text")
     head.set_defaults(run=run)
 
 
