@@ -16,6 +16,7 @@ from crossdraft.core.types import LAST, Limits, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.medusa import Medusa, MedusaRunner, expected, paying_tree
 from crossdraft.drafters.shapes import chain_of
+from crossdraft.heads.feature import start_outputs
 from crossdraft.heads.medusa import MedusaConfig, MedusaHead
 from crossdraft.verify.greedy import Greedy
 
@@ -59,7 +60,7 @@ def test_every_head_starts_as_the_targets() -> None:
     rows, states = torch.randn(24, 16), torch.randn(5, 16)
     for own in (False, True):
         fresh = MedusaHead(MedusaConfig(hidden_size=16, vocab_size=24, heads=2, own_head=own))
-        fresh.start_from(rows)
+        start_outputs(fresh, rows)
         for logits in fresh(states, rows):
             torch.testing.assert_close(logits, states @ rows.T)
 

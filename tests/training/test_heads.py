@@ -22,7 +22,7 @@ from crossdraft.drafters.eagle import Eagle2
 from crossdraft.drafters.medusa import Medusa, MedusaRunner
 from crossdraft.drafters.shapes import chain_of
 from crossdraft.heads.checkpoint import HEAD, load_head
-from crossdraft.heads.feature import FeatureHead
+from crossdraft.heads.feature import FeatureHead, output_matrices
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import RECIPES
 from crossdraft.heads.runner import HeadRunner
@@ -399,7 +399,7 @@ def test_a_head_that_goes_on_may_draft_more_tokens(name: str, copies: dict[bool,
     assert set(before.d2t.tolist()) < set(grown.d2t.tolist()) and len(grown.d2t) == 11
     assert grown.d2t.tolist() == sorted(grown.d2t.tolist())
     rows = copies[False].decoder.lm_head.weight
-    matrices = (training._output_matrices(grown), training._output_matrices(before))
+    matrices = (output_matrices(grown), output_matrices(before))
     assert len(matrices[0]) == {"medusa": 3, "eagle3": 1, "eagle": 0}[name]
     for mine, theirs in zip(*matrices, strict=True):
         for row, token in zip(mine, grown.d2t.tolist(), strict=True):

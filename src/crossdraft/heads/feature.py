@@ -266,6 +266,20 @@ def with_draft_vocab(head: Drafts, tokens: Int[Tensor, "draft"]) -> Drafts:
     return head
 
 
+def output_matrices(head: FeatureHead | MedusaHead) -> list[Tensor]:
+    """Those over the draft vocabulary that are the head's own."""
+    if isinstance(head, MedusaHead):
+        return [] if head.lm_heads is None else list(head.lm_heads.parameters())
+    return [] if head.lm_head is None else [head.lm_head.weight]
+
+
+def start_outputs(head: FeatureHead | MedusaHead, rows: Float[Tensor, "draft D"]) -> None:
+    """Give every own output matrix the target's rows of ``d2t``."""
+    with torch.no_grad():
+        for matrix in output_matrices(head):
+            matrix.copy_(rows)
+
+
 def eagle_layer(target: DecoderConfig, intermediate_size: int | None = None) -> DecoderConfig:
     """The shape of a head's layer beside ``target``: one layer of the same kind."""
     size = target.intermediate_size if intermediate_size is None else intermediate_size

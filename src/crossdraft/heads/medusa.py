@@ -63,13 +63,6 @@ class MedusaHead(nn.Module):
         """Trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
-    def start_from(self, head: Float[Tensor, "draft D"]) -> None:
-        """Give every own output matrix the target's rows of ``d2t``."""
-        if self.lm_heads is not None:
-            with torch.no_grad():
-                for own in self.lm_heads.parameters():
-                    own.copy_(head)
-
     def forward(self, states: Float[Tensor, "... D"], head: Float[Tensor, "draft D"] | None) -> list[Tensor]:
         """Logits (..., draft vocabulary) of every head. head: the target's rows of ``d2t`` where it is shared."""
         mixed = [F.silu(block(states)) + states for block in self.blocks]

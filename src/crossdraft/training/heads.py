@@ -19,7 +19,7 @@ from crossdraft.core.rounds import play
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, save_head
-from crossdraft.heads.feature import FeatureHead, with_draft_vocab
+from crossdraft.heads.feature import FeatureHead, output_matrices, start_outputs, with_draft_vocab
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import Head, Recipe, recipe_of
 from crossdraft.nn import losses
@@ -235,9 +235,7 @@ class Pupil:
             assert isinstance(head, FeatureHead), "checked by network_of"
             head.start_from(decoder)
         rows = decoder.lm_head.weight.detach().cpu()[head.d2t].float()
-        with torch.no_grad():
-            for matrix in _output_matrices(head):
-                matrix.copy_(rows)
+        start_outputs(head, rows)
 
     def _go_on_from(self, path: str) -> None:
         """The weights and the draft vocabulary of a trained head; further tokens begin with the target's rows."""
@@ -249,12 +247,12 @@ class Pupil:
         with_draft_vocab(head, torch.cat((before.d2t, more)).sort().values)
         known = torch.isin(head.d2t, before.d2t)
         rows = self.lessons.decoder.lm_head.weight.detach().cpu()[head.d2t].float()
-        outputs = {id(matrix) for matrix in _output_matrices(before)}
+        outputs = {id(matrix) for matrix in output_matrices(before)}
         kept = {name: p for name, p in before.named_parameters() if id(p) not in outputs}
         head.load_state_dict(kept, strict=False)
+        start_outputs(head, rows)
         with torch.no_grad():
-            for matrix, trained in zip(_output_matrices(head), _output_matrices(before), strict=True):
-                matrix.copy_(rows)
+            for matrix, trained in zip(output_matrices(head), output_matrices(before), strict=True):
                 matrix[known] = trained  # both in rising order of the target's ids
 
     def _common(self) -> Int[Tensor, "V"]:
@@ -404,13 +402,6 @@ class Pupil:
             hits[k, rows[:, 0].cpu().numpy(), root] = same[:, 0].cpu().numpy()
             there_all[k, rows[:, 0].cpu().numpy(), root] = True
         return hits, ranks, there_all
-
-
-def _output_matrices(head: Head) -> list[Tensor]:
-    """Those over the draft vocabulary that are the head's own."""
-    if isinstance(head, MedusaHead):
-        return [] if head.lm_heads is None else list(head.lm_heads.parameters())
-    return [] if head.lm_head is None else [head.lm_head.weight]
 
 
 def _entries(batch: Batch, source: Int[Tensor, "T"], j: int) -> Bool[Tensor, "B T"]:
