@@ -132,7 +132,7 @@ Taught = HeadTraining | JointTraining | DraftModelTraining
 
 
 def train_on_corpus(
-    target: str | Path, corpus: str | Path, out: str | Path, config: Taught, *,
+    target: str | Path, corpora: str | Path | Sequence[str | Path], out: str | Path, config: Taught, *,
     clips: str | Path | None = None, held_out: str | Path | None = None, validation: float = 0.05,
     online: bool = False, restart: bool = False, report: Report = silent,
     note: Callable[[str], None] = lambda line: None,
@@ -140,10 +140,11 @@ def train_on_corpus(
     """Whatever drafts for a target, taught with its own answers: ``training.heads.train_head``,
     ``training.joint.train_together`` or ``training.draft_model.train_draft_model``, by the config; its record.
 
-    clips: the data set that the answers of a video target are about; None: the one that the corpus names. held_out:
-    a corpus to judge by; None: the share ``validation`` of the groups of ``corpus``. online: the target's states
-    are computed anew for every batch; else they are kept beside the corpus, for the next training. Raises DataError
-    for answers of another target, and what reading these raises.
+    corpora: one, or several, whose answers are learned as if they were of one. clips: the data set that the answers
+    of a video target are about; None: the one that each corpus names. held_out: a corpus to judge by; None: the
+    share ``validation`` of the groups of ``corpora``. online: the target's states are computed anew for every
+    batch; else they are kept beside the first corpus, for the next training. Raises DataError for answers of
+    another target, and what reading these raises.
     """
     shared = config.heads if isinstance(config, JointTraining) else config
     shape = decoder_config(resolve(target, "target"))
@@ -155,29 +156,33 @@ def train_on_corpus(
         check_layers(shared.layers, shape.num_layers)
     if shared.processes > 1:
         set_threads(1)  # each has one, and none that were not forked with it
-    answers = read_corpus(corpus)
-    judged_by = None if held_out is None else read_corpus(held_out)
+    given = [corpora] if isinstance(corpora, str | Path) else list(corpora)
+    read = [read_corpus(place) for place in (*given, *([] if held_out is None else [held_out]))]
     folder = resolve_checkpoint(resolve(target, "target"))
-    for corpus_of in (answers, *([judged_by] if judged_by else [])):
+    for corpus_of in read:
         if corpus_of.about.get("checkpoint") not in (None, fingerprint(folder)):
             raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
     vlm, decoder = load_for_training(target, device=shared.device)
-    said = [*answers.replies, *(judged_by.replies if judged_by else ())]
-    asked = list(_asked(said, clips or answers.about.get("clips")))
-    lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(said)))
-    if judged_by is None:
+    asked = [one for corpus in read for one in _asked(corpus.replies, clips or corpus.about.get("clips"))]
+    lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(asked)))
+    if held_out is None:
         train, held = hold_out(lessons, validation, shared.seed)
     else:
-        train = list(range(len(answers.replies)))
+        train = list(range(len(lessons) - len(read[-1].replies)))
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
     digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
-    keep = None if online else Path(corpus) / f"states-{digest}"
+    keep = None if online else Path(given[0]) / f"states-{digest}"
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
     )
-    more: dict[str, Any] = {"corpus": str(corpus), "report": report, "note": note, "resume": not restart}
+    more: dict[str, Any] = {
+        "corpus": " + ".join(map(str, given)),
+        "report": report,
+        "note": note,
+        "resume": not restart,
+    }
     if isinstance(config, HeadTraining):
         mark = fingerprint(folder)
         record = train_head(taught, train, held, out, config, target=folder.name, fingerprint=mark, **more)

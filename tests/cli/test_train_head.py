@@ -60,6 +60,28 @@ def test_a_head_is_trained_and_drafts(
     assert "train one: crossdraft train head hass" in rows["hass"]["error"]
 
 
+def test_answers_of_several_corpora_are_learned_together(
+    run: Run, llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    code, _, err = run(
+        "data", "answers", "--target", llama, "--prompts", "training", "--limit", 6, "--max-new-tokens", 8,
+        "--dtype", "float32", "--out", more,
+    )  # fmt: skip
+    assert code == 0, err
+    records = []
+    for number, others in enumerate(([], ["--data", more], ["--data", more, "--held-out", corpus])):
+        out = tmp_path / f"head{number}"
+        code, _, err = train(run, "eagle", llama, corpus, out, *others)
+        assert code == 0, err
+        records.append(read_record(out / "training.json", "head-training"))
+    one, both, judged = records
+    answers = [record["num_answers"] + record["num_held_out"] for record in records]
+    assert answers[1] == answers[0] + 6 and judged["num_held_out"] == answers[0]
+    assert judged["num_answers"] == answers[1], "all of both"
+    assert both["corpus"] == f"{corpus} + {more}" and one["about"]["answers"] != both["about"]["answers"]
+
+
 def test_what_cannot_be_trained_is_said_in_a_line(run: Run, llama: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "head"
     for said, call in {

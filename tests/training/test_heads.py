@@ -410,6 +410,30 @@ def test_a_head_that_goes_on_may_draft_more_tokens(name: str, copies: dict[bool,
     assert kept and all(torch.equal(grown.get_parameter(key), value) for key, value in kept)
 
 
+@pytest.mark.parametrize("name", ["eagle3", "medusa"])
+def test_a_frozen_output_stays_the_targets(name: str, copies: dict[bool, Lessons], tmp_path: Path) -> None:
+    """All else learns, and a broken run ends like an unbroken one."""
+    settings, given = {**NETWORK.get(name, {}), "draft_vocab": 9}, (copies[False], TRAIN, HELD_OUT)
+    plan = config(name, settings=settings, epochs=3, freeze_output=True)
+    began = Pupil(*given, plan).head
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    record = train_head(*given, whole, plan, target="c")
+    assert train_head(*given, broken, plan, target="c", stop_after=2) is None
+    again = train_head(*given, broken, plan, target="c")
+    assert record is not None and again is not None and record["held_out"] == again["held_out"]
+    head = load_head(whole)[0]
+    outputs = {id(matrix) for matrix in output_matrices(head)}
+    rows = copies[False].decoder.lm_head.weight[head.d2t].bfloat16().float()  # as it is saved
+    assert outputs and all(torch.equal(matrix, rows) for matrix in output_matrices(head))
+    rest = {key: value for key, value in head.named_parameters() if id(value) not in outputs}
+    assert all(not torch.equal(began.get_parameter(key), value) for key, value in rest.items())
+    assert record["trained_parameters"] == sum(value.numel() for value in rest.values()) < record["parameters"]
+    with pytest.raises(SettingError, match="holds another training"):
+        train_head(*given, broken, replace(plan, freeze_output=False), target="c")
+    with pytest.raises(SettingError, match="head 'eagle' reads the target's output head"):
+        Pupil(*given, config("eagle", freeze_output=True))
+
+
 def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:
     decoder = copies[False].decoder
     lessons = Lessons(decoder, copies[False].lessons, [], (LAST,))

@@ -13,8 +13,9 @@ def corpus_options(verb: argparse.ArgumentParser) -> None:
     """Options of every training on a target's own answers."""
     verb.add_argument("--target", metavar="DIR|nano", required=True, help="the model it shall draft for")
     verb.add_argument(
-        "--data", metavar="CORPUS", required=True, help="the target's answers: what 'crossdraft data answers' wrote"
-    )
+        "--data", metavar="CORPUS", required=True, action="append",
+        help="the target's answers: what 'crossdraft data answers' wrote; may be repeated",
+    )  # fmt: skip
     verb.add_argument(
         "--clips", metavar="DIR", help="the data set whose clips the answers are about (video targets)"
     )
@@ -69,6 +70,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     head.add_argument("--draft-vocab", type=int, metavar="N", help="draft the N most frequent tokens only")
     head.add_argument(
+        "--freeze-output", action="store_true", help="keep the target's output rows as they are (eagle3, own heads)"
+    )
+    head.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the network; may be repeated"
     )
     head.set_defaults(run=run)
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     heads = HeadTraining(
         name="medusa" if joint else args.name, settings=settings, epochs=args.epochs, minutes=args.minutes,
         batch=args.batch, peak_lr=args.lr, passes=args.passes, start=args.start, seed=args.seed, dtype=args.dtype,
-        processes=args.processes, device=build.pick_device(args.device),
+        freeze_output=args.freeze_output, processes=args.processes, device=build.pick_device(args.device),
     )  # fmt: skip
     config: HeadTraining | JointTraining = heads
     if joint:
@@ -110,6 +114,9 @@ def _lines(out: str, record: dict[str, Any]) -> list[str]:
     held = record["held_out"]
     depths = [value for key, value in held.items() if key.startswith("accept_")]
     more = []
+    parameters = f"{record['parameters']:,} parameters"
+    if (trained := record.get("trained_parameters", record["parameters"])) < record["parameters"]:
+        parameters += f" ({trained:,} trained)"
     if record["name"] == JOINT:
         more.append(
             f"{out}/target is another target: it would still say {held['agreement']:.1%} of what the old one said "
@@ -117,7 +124,7 @@ def _lines(out: str, record: dict[str, Any]) -> list[str]:
             f"--head {out}"
         )
     return [
-        f"{out}: {record['name']}, {record['parameters']:,} parameters, {record['trained_tokens']:,} tokens of "
+        f"{out}: {record['name']}, {parameters}, {record['trained_tokens']:,} tokens of "
         f"{record['num_answers']} answers (ended by {record['ended_by']}), {record['seconds']:.0f} s",
         f"held out, {record['num_held_out']} answers, simulated: tau {held['tau']:.2f} of chains of "
         f"{len(depths)}; accepted by depth, given all before: {', '.join(f'{x:.0%}' for x in depths)}",

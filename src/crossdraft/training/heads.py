@@ -41,9 +41,10 @@ class HeadTraining:
     name: of ``heads.recipes``. settings: of its network (``FeatureHeadConfig``, ``MedusaConfig``, and
     intermediate_size). epochs, minutes: whichever ends first. batch: answers of a step. peak_lr: None takes
     0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. start: "random", "target" (as the
-    target's last layer, ``FeatureHead.start_from``), or a trained head of the same shape to go on from. depth:
-    guesses of a chain in the held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes:
-    2 halve every batch on a CPU.
+    target's last layer, ``FeatureHead.start_from``), or a trained head of the same shape to go on from.
+    freeze_output: a head's own output matrices stay as they began, the target's rows: less to compute, and less to
+    learn by heart from few answers. depth: guesses of a chain in the held-out figures. dtype: "bfloat16" computes
+    in it, with float32 weights. processes: 2 halve every batch on a CPU.
     """
 
     name: str
@@ -54,6 +55,7 @@ class HeadTraining:
     peak_lr: float | None = None
     passes: int | None = None
     start: str = "random"
+    freeze_output: bool = False
     depth: int = 5
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -104,12 +106,14 @@ def train_head(
     """
     out = Path(out)
     pupil = Pupil(lessons, train, held_out, config)
+    apart = ("settings", "device", "minutes", "start", "freeze_output")
     about = {
         "target": target, "answers": lessons.digest, "train": len(pupil.train),
-        "network": asdict(pupil.head.config),
-        **{k: v for k, v in asdict(config).items() if k not in ("settings", "device", "minutes", "start")},
+        "network": asdict(pupil.head.config), **{k: v for k, v in asdict(config).items() if k not in apart},
     }  # fmt: skip
     about = plain(about)
+    if config.freeze_output:
+        about["freeze_output"] = True
     if config.start != "random":  # what was begun before there was a choice is gone on with
         about["start"] = config.start if pupil.before is None else pupil.before[1]
     if not resume:
@@ -147,6 +151,7 @@ def train_head(
     save_head(out / HEAD, pupil.head, card)
     body = {
         "name": config.name, "target": target, "corpus": corpus, "parameters": pupil.head.num_trained,
+        "trained_parameters": pupil.num_learning,
         "steps": ended.step, "ended_by": ended.ended_by, "seconds": seconds, "trained_tokens": seen,
         "num_answers": len(pupil.train), "num_held_out": len(pupil.held_out), "held_out": figures,
         "accuracies": pupil.accuracies, "recipe": {
@@ -176,6 +181,10 @@ def network_of(config: HeadTraining, target: DecoderConfig) -> Head:
     answer is read.
     """
     head: Head = config.recipe.network(target, **config.settings)
+    if config.freeze_output and not output_matrices(head):
+        raise SettingError(
+            f"head '{config.name}' reads the target's output head, which is not trained; leave freeze_output out"
+        )
     if config.start == "target":
         if isinstance(head, MedusaHead):
             raise SettingError("Medusa heads start from the target's output head as they are; leave start out")
@@ -217,6 +226,10 @@ class Pupil:
             self._begin(config.start)
         else:
             self._go_on_from(config.start)
+        if config.freeze_output:
+            for matrix in output_matrices(self.head):
+                matrix.requires_grad_(False)
+        self.num_learning = sum(p.numel() for p in self.head.parameters() if p.requires_grad)
         self.head.to(config.device)
         # where each of the target's tokens is in the draft vocabulary; -1: nowhere
         self.t2d = torch.full((lessons.decoder.config.vocab_size,), -1, device=config.device)

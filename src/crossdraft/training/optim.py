@@ -74,7 +74,7 @@ def make_optimiser(module: nn.Module, config: FitConfig) -> torch.optim.AdamW:
             rate = config.slow_rate if config.slow is not None and name.startswith(config.slow) else 1.0
             groups.setdefault((decay, rate), []).append(parameter)
     listed = [{"params": p, "weight_decay": decay, "rate": rate} for (decay, rate), p in groups.items()]
-    return torch.optim.AdamW(listed, lr=config.peak_lr, betas=(0.9, 0.98), eps=1e-8)
+    return torch.optim.AdamW(listed, lr=config.peak_lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, share: float) -> None:
