@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from crossdraft.bench.profile import LatencyProfile, cache_path, cached, interpolate, load, save
 from crossdraft.core.records import write_record
+from crossdraft.drafters.length import LengthChooser
 
 
 def profile(**changes: object) -> LatencyProfile:
@@ -27,6 +28,14 @@ def test_the_curve_is_interpolated_and_goes_on_with_its_last_slope() -> None:
     assert costs.verify_cost_ratio()[32] == pytest.approx(2.4)
 
 
+def test_trees_have_a_curve_of_their_own_where_it_was_measured() -> None:
+    assert profile().tree_ms(20) == profile().pass_ms(20)
+    costs = profile(target_tree_ms={8: 8.0, 32: 20.0})
+    assert costs.tree_ms(1) == 5.0 and costs.tree_ms(8) == 8.0 and costs.tree_ms(20) == pytest.approx(14.0)
+    chains, trees = (LengthChooser(costs, 40, trees=trees).pass_ms for trees in (False, True))
+    assert chains == [costs.pass_ms(n + 1) for n in range(41)] and trees == [costs.tree_ms(n + 1) for n in range(41)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=8), st.integers(1, 80))
 def test_a_rising_curve_stays_rising(heights: list[float], at: int) -> None:
@@ -35,8 +44,17 @@ def test_a_rising_curve_stays_rising(heights: list[float], at: int) -> None:
 
 
 def test_a_profile_survives_the_disk(tmp_path: Path) -> None:
-    save(profile(event_token_ms=3.0), tmp_path / "p.json")
-    assert load(tmp_path / "p.json") == profile(event_token_ms=3.0)
+    kept = profile(event_token_ms=3.0, target_tree_ms={8: 8.0, 32: 20.0})
+    save(kept, tmp_path / "p.json")
+    assert load(tmp_path / "p.json") == kept
+
+
+def test_a_record_from_before_trees_were_measured_is_measured_anew(tmp_path: Path) -> None:
+    save(profile(), tmp_path / "p.json")
+    body = json.loads((tmp_path / "p.json").read_text())
+    del body["profile"]["target_tree_ms"]
+    (tmp_path / "p.json").write_text(json.dumps(body))
+    assert load(tmp_path / "p.json") is None
 
 
 def test_a_record_from_before_there_were_overheads_is_read(tmp_path: Path) -> None:

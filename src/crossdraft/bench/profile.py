@@ -17,7 +17,7 @@ import torch
 
 from crossdraft.adapters import Adapter
 from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
-from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted
+from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted, typical_tree
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
@@ -28,14 +28,16 @@ from crossdraft.core.types import Draft
 
 KIND = "latency-profile"
 WIDTHS = (1, 2, 4, 8, 16, 24, 32)
+TREE_WIDTHS = (8, 16, 32, 64)
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class LatencyProfile:
-    """Medians on one machine, all in milliseconds; implements ``core.protocols.CostCurve``.
+    """Medians on one machine, all in milliseconds; implements ``core.protocols.TreeCostCurve``.
 
-    target_pass_ms: new positions in one target pass -> time; key 1 is a plain step. Event model times are None
+    target_pass_ms: new positions in one target pass -> time; key 1 is a plain step. target_tree_ms: the same of a
+    root and a tree as heads draft them; empty where it was not measured. Event model times are None
     without an event model. ``context`` is the number of cached positions the passes were measured behind.
     adapter_ms: an adapter and the target's head for one drafted token; None without an adapter.
     overhead_ms: what a drafting round takes besides its passes. contention: the target's encode and prefill take so
@@ -47,6 +49,7 @@ class LatencyProfile:
     target_prefill_ms: float
     target_pass_ms: dict[int, float]
     context: int
+    target_tree_ms: dict[int, float] = field(default_factory=dict)
     event_encode_ms: float | None = None
     event_prefill_ms: float | None = None
     event_token_ms: float | None = None
@@ -63,6 +66,12 @@ class LatencyProfile:
         """Milliseconds of a target pass over ``rows`` new positions: interpolated, and beyond the widest measured
         pass extended with the last slope."""
         return interpolate(self.target_pass_ms, rows)
+
+    def tree_ms(self, rows: int) -> float:
+        """Like ``pass_ms``, of a root and a tree of ``rows`` - 1 nodes."""
+        if not self.target_tree_ms:
+            return self.pass_ms(rows)
+        return interpolate({1: self.target_pass_ms[1], **self.target_tree_ms}, rows)
 
     def verify_cost_ratio(self) -> dict[int, float]:
         """v(w) = cost of a pass over w positions / cost of a plain step."""
@@ -82,8 +91,9 @@ def measure(
     encoded = target.encode(prompt)
     prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync, now=now)
     report(stages[1], 1, len(stages))
-    session = rooted(target, encoded, max(widths) + 8)
+    session = rooted(target, encoded, max(*widths, *TREE_WIDTHS) + 8)
     passes = passes_ms(session, widths, repeats, sync=sync, now=now)
+    trees = passes_ms(session, TREE_WIDTHS, repeats, shape=typical_tree, sync=sync, now=now)
     own: dict[str, Any] = {}
     if event_model is not None:
         report(stages[2], 2, len(stages))
@@ -99,9 +109,13 @@ def measure(
     if adapter is not None:
         own["adapter_ms"] = adapter_ms(adapter, target, repeats=repeats, sync=sync, now=now)
     return LatencyProfile(
-        target_encode_ms=encode, target_prefill_ms=prefill, target_pass_ms=passes, context=session.length,
+        target_encode_ms=encode, target_prefill_ms=prefill, target_pass_ms=passes, target_tree_ms=trees,
+        context=session.length,
         device=device, threads=torch.get_num_threads(), measured=provenance(), **own,
     )  # fmt: skip
+
+
+_CURVES = ("target_pass_ms", "target_tree_ms")
 
 
 def cache_dir() -> Path:
@@ -127,7 +141,8 @@ def cache_path(identity: dict[str, Any]) -> Path:
 def save(profile: LatencyProfile, path: Path) -> None:
     """Keep ``profile`` as a record. CrossdraftError when it cannot be written."""
     body = asdict(profile)
-    body["target_pass_ms"] = [[width, ms] for width, ms in profile.target_pass_ms.items()]
+    for curve in _CURVES:
+        body[curve] = [[width, ms] for width, ms in body[curve].items()]
     write_record(path, KIND, {"profile": body})
 
 
@@ -137,7 +152,8 @@ def load(path: Path) -> LatencyProfile | None:
         return None
     try:
         body = dict(read_record(path, KIND)["profile"])
-        body["target_pass_ms"] = {int(width): float(ms) for width, ms in body["target_pass_ms"]}
+        for curve in _CURVES:
+            body[curve] = {int(width): float(ms) for width, ms in body[curve]}
         return LatencyProfile(**body)
     except (DataError, KeyError, TypeError, ValueError):
         return None  # another version wrote it, or it is damaged: it will be measured again

@@ -216,3 +216,12 @@ class CostCurve(Protocol):
     def pass_ms(self, rows: int) -> float:
         """Measured (interpolated) milliseconds of a target pass over ``rows`` new positions."""
         ...
+
+
+@runtime_checkable
+class TreeCostCurve(CostCurve, Protocol):
+    """A cost curve that knows trees apart from chains."""
+
+    def tree_ms(self, rows: int) -> float:
+        """Like ``pass_ms``, of a root and a tree of ``rows`` - 1 nodes."""
+        ...

@@ -73,7 +73,7 @@ class FeatureDrafter:
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
         object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
-        object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES).pass_ms)
+        object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms)
 
     def _cut(self, fixed: StaticTree) -> StaticTree:
         """Its first ``nodes`` nodes: they come level by level, so that these are a tree."""
@@ -149,9 +149,11 @@ class FeatureSession:
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
         rows = torch.arange(k, device=head.device)
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
+        levels = 0
         for level in range(1, depth):
             if settings.nodes is None and not self._pays(worth):
                 break
+            levels = level
             seen = extend_mask(seen, rows)
             embeds = self._embed(head.tokens(word))
             out = head.step(self._state, guesses, embeds, level, (level - 1) * k, seen)
@@ -165,7 +167,7 @@ class FeatureSession:
             frontier = best.indices + (k + (level - 1) * k * k)
             guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
         all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
-        count = self._count(all_values)
+        count = self._count(all_values, levels)
         kept, above = select(all_values, all_parents, count)
         return Draft(head.tokens(torch.cat(tokens)).cpu()[kept], above, source=settings.name)
 
@@ -175,12 +177,16 @@ class FeatureSession:
         It brings at most one token where the frontier is reached. Looks at distributions alone, never at what was
         drawn.
         """
-        settings = self._settings
-        share = 0.1 if settings.level_ms is None else settings.level_ms / settings.pass_ms[0]
-        return float(worth.exp().sum()) > share
+        return float(worth.exp().sum()) > self._level_ms / self._settings.pass_ms[0]
 
-    def _count(self, values: Float[Tensor, "M"]) -> int:
-        """How many nodes: the number asked for, or the one with the most expected tokens per millisecond."""
+    @property
+    def _level_ms(self) -> float:
+        settings = self._settings
+        return 0.1 * settings.pass_ms[0] if settings.level_ms is None else settings.level_ms
+
+    def _count(self, values: Float[Tensor, "M"], levels: int) -> int:
+        """How many nodes: the number asked for, or the one with the most expected tokens per millisecond, what
+        ``levels`` levels of drafting and digesting have taken included."""
         settings = self._settings
         if settings.nodes is not None:
             return min(settings.nodes, len(values))
@@ -188,7 +194,7 @@ class FeatureSession:
         chances = values.topk(most).values.exp().double()
         emitted = 1.0 + chances.cumsum(0)
         costs = torch.tensor(settings.pass_ms[1 : most + 1], dtype=torch.float64)
-        return int((emitted / costs).argmax()) + 1
+        return int((emitted / (costs + (levels + 1) * self._level_ms)).argmax()) + 1
 
     # -- static trees and chains -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from crossdraft.core.errors import SettingError
-from crossdraft.core.protocols import CostCurve
+from crossdraft.core.protocols import CostCurve, TreeCostCurve
 
 # passes of up to 32 rows share one arithmetic with plain decoding; a root and 31 drafted tokens
 MAX_LENGTH = 31
@@ -34,16 +34,18 @@ class AssumedCurve:
 class LengthChooser:
     """Reads a cost curve once and answers "how many of these tokens?" for every draft.
 
-    max_length: drafted tokens, at most; a hard cap whatever the curve says.
+    max_length: drafted tokens, at most; a hard cap whatever the curve says. trees: they are no chains; what trees
+    cost counts where the curve knows it.
     """
 
-    def __init__(self, costs: CostCurve, max_length: int = MAX_LENGTH) -> None:
+    def __init__(self, costs: CostCurve, max_length: int = MAX_LENGTH, *, trees: bool = False) -> None:
         if max_length < 1:
             raise SettingError(
                 f"max_length is {max_length}, must be 1 or more (to draft nothing use drafter 'none')"
             )
         self.max_length = max_length
-        self.pass_ms = [float(costs.pass_ms(n + 1)) for n in range(max_length + 1)]
+        cost = costs.tree_ms if trees and isinstance(costs, TreeCostCurve) else costs.pass_ms
+        self.pass_ms = [float(cost(n + 1)) for n in range(max_length + 1)]
         if not all(ms > 0 for ms in self.pass_ms):
             raise SettingError("the cost curve has passes that take no time; measure it again: crossdraft profile")
         # a wider pass that was measured to cost less was measured badly; never reward it

@@ -123,7 +123,7 @@ class MedusaSession:
 
 def paying_tree(accuracies: Float[Tensor, "heads ranks"], costs: CostCurve, most: int = MAX_LENGTH) -> StaticTree:
     """The static tree with the most expected tokens per millisecond, of at most ``most`` nodes."""
-    pass_ms = LengthChooser(costs, most).pass_ms
+    pass_ms = LengthChooser(costs, most, trees=True).pass_ms
     best, best_rate = static_tree(accuracies, 1), 0.0
     for count in range(1, most + 1):
         grown = static_tree(accuracies, count)

@@ -17,28 +17,40 @@ def profile(gathered: Gathered) -> Markup:
     for found in gathered.of("latency-profile"):
         with reading(found):
             body = found.body.get("profile", found.body)
-            passes = body["target_pass_ms"]
-            pairs = passes.items() if isinstance(passes, Mapping) else passes
-            curve = {int(width): float(ms) for width, ms in pairs}
-            parts += [blocks.heading(found.name), _passes(curve), _times(body)]
+            curve = _curve(body["target_pass_ms"])
+            trees = _curve(body.get("target_tree_ms") or {})
+            parts += [blocks.heading(found.name), _passes(curve, trees), _times(body)]
     return blocks.together(parts)
 
 
-def _passes(curve: Mapping[int, float]) -> Markup:
-    widths = sorted(curve)
+_CURVES = ("target_pass_ms", "target_tree_ms")
+
+
+def _curve(passes: Any) -> dict[int, float]:
+    pairs = passes.items() if isinstance(passes, Mapping) else passes
+    return {int(width): float(ms) for width, ms in pairs}
+
+
+def _passes(curve: Mapping[int, float], trees: Mapping[int, float]) -> Markup:
+    widths = sorted({*curve, *trees})
     names = [str(width) for width in widths]
-    x = list(range(len(widths)))
-    cost = charts.Series("a pass", x, [curve[width] for width in widths])
     step = curve[1]
+    series = []
+    for name, points in (("a chain", curve), ("a tree", trees)):
+        if points:
+            x = [place for place, width in enumerate(widths) if width in points]
+            series.append(charts.Series(name, x, [points[widths[place]] for place in x]))
     body = [
-        [name, words.figure(curve[w]), words.figure(curve[w] / step)] for name, w in zip(names, widths, strict=True)
-    ]
+        [str(width), *(words.figure(points.get(width)) for points in (curve, trees)),
+         words.figure(curve.get(width, trees.get(width, step)) / step)]
+        for width in widths
+    ]  # fmt: skip
     return blocks.together([
         blocks.grid([charts.lines(
-            "Cost of a target pass by its width, measured medians", [cost], x_label="new positions in the pass",
-            y_label="ms", x_names=names, y_range=(0.0, 1.05 * max(curve.values())),
+            "Cost of a target pass by its width, measured medians", series, x_label="new positions in the pass",
+            y_label="ms", x_names=names, y_range=(0.0, 1.05 * max([*curve.values(), *trees.values()])),
         )]),
-        blocks.folded("Table: verify cost ratio v(w)", ("width", "ms", "v(w)"), body),
+        blocks.folded("Table: verify cost ratio v(w)", ("width", "chain, ms", "tree, ms", "v(w)"), body),
     ])  # fmt: skip
 
 
@@ -46,7 +58,7 @@ def _times(body: Body) -> Markup:
     table = [
         [name.removesuffix("_ms").replace("_", " "), words.figure(body[name], 2, " ms")]
         for name in body
-        if name.endswith("_ms") and name != "target_pass_ms" and body[name] is not None
+        if name.endswith("_ms") and name not in _CURVES and body[name] is not None
     ]
     table.append(["context", f"{words.count(body['context'])} positions"])
     table.append(["device", f"{body['device']}, {words.several(body['threads'], 'thread')}"])
