@@ -25,15 +25,21 @@ nano)
 	head medusa --clips "$out/clips"
 	;;
 answers | smollm)
-	run data answers --target "$target" --prompts training --limit 4000 --temperature 0,0,0.7 \
+	# what the league asks about, composed, and whatever the target itself would be asked: the more kinds of text, the
+	# better a head guesses on text that it has not seen
+	run data answers --target "$target" --prompts training --limit 2500 --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/answers"
+	test -f "$out/own.jsonl" || run data prompts --target "$target" --limit 3000 --seed 1 --out "$out/own.jsonl"
+	run data answers --target "$target" --prompts "$out/own.jsonl" --temperature 0,0,0.7 \
+		--max-new-tokens 160 --out "$out/own"
 	if [ "$which" = smollm ]; then
-		learn="--draft-vocab 16384 --batch 8 --processes 2"
-		for name in eagle hass medusa; do
-			head "$name" $learn --lr 1e-3 --epochs 4
-		done
-		head eagle3 $learn --lr 1.5e-3 --epochs 5 --passes 4 --start target
-		run train draft-model --target "$target" --data "$out/answers" --out "$out/draft_model" --processes 2
+		learn="--data $out/own --draft-vocab 16384 --batch 8 --processes 2"
+		head eagle3 $learn --lr 1.5e-3 --epochs 4 --passes 4 --start target --freeze-output
+		head eagle $learn --lr 1e-3 --epochs 3
+		head hass $learn --lr 5e-4 --epochs 2 --start "$out/eagle"
+		head medusa $learn --lr 1e-3 --epochs 2 --set own_head=true
+		run train draft-model --target "$target" --data "$out/answers" --data "$out/own" --out "$out/draft_model" \
+			--epochs 1 --processes 2
 	fi
 	;;
 *)

@@ -15,17 +15,28 @@ from crossdraft.adapters.base import TOKENS
 from crossdraft.adapters.checkpoint import save_adapter
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import read_record, write_record
+from crossdraft.core.records import write_record
 from crossdraft.core.registry import find
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store
 from crossdraft.data.store.head import check_head
 from crossdraft.nn.losses import LossConfig, adapter_loss
 from crossdraft.training.batches import Batch, Order, Pairs, split_recordings
-from crossdraft.training.loop import Diverged, FitConfig, Fitted, Ranks, Report, fit, forget, join, read_log
-from crossdraft.training.state import STATE, check_about
+from crossdraft.training.loop import (
+    RECORD,
+    Diverged,
+    FitConfig,
+    Fitted,
+    Ranks,
+    Report,
+    ended_before,
+    fit,
+    join,
+    read_log,
+)
+from crossdraft.training.state import STATE
 
-KIND, RECORD, ADAPTER = "adapter-training", "training.json", "adapter.safetensors"
+KIND, ADAPTER = "adapter-training", "adapter.safetensors"
 _FIGURES = ("loss", "held_out_loss", "held_out_cos", "held_out_top1", "held_out_run")
 # rows whose logits are held at once when figures are taken
 _ROWS = 2048
@@ -106,14 +117,8 @@ def train_adapter(
     out, ranks = Path(out), join(config.device)
     teacher = Teacher(store, config, head, embeddings, ranks)
     about = _about(store, config, teacher, ranks)
-    if not resume and ranks.first:
-        forget(out)
-        for name in (RECORD, ADAPTER):
-            (out / name).unlink(missing_ok=True)
-    elif (out / RECORD).exists():
-        record = read_record(out / RECORD, KIND)
-        check_about(record["about"], about, out)
-        note(f"{out}: is finished (best epoch {record['best_epoch']} of {len(record['epochs'])}); nothing to do")
+    record = ended_before(out, KIND, about, resume=resume, products=(ADAPTER,), ranks=ranks, note=note)
+    if record is not None:
         return record
     path = out / ADAPTER
     try:

@@ -20,18 +20,18 @@ from crossdraft.adapters.checkpoint import save_adapter
 from crossdraft.adapters.lora import L6
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import read_record, write_record
+from crossdraft.core.records import write_record
 from crossdraft.core.seeds import seed_for
 from crossdraft.data.store import Store
 from crossdraft.models import fingerprint, resolve_checkpoint
 from crossdraft.models.eventgpt import EventGPT, EventGPTParts, read_event_parts
 from crossdraft.models.spliced import save_like
-from crossdraft.training.adapters import ADAPTER, KIND, RECORD
+from crossdraft.training.adapters import ADAPTER, KIND
 from crossdraft.training.answers import Answers, Asked, Report, read_answers, rows_of_step
 from crossdraft.training.batches import split_recordings
-from crossdraft.training.loop import FitConfig, Fitted, fit, forget, read_log
+from crossdraft.training.loop import RECORD, FitConfig, Fitted, ended_before, fit, read_log
 from crossdraft.training.pupil import Marks, Pupil, marks
-from crossdraft.training.state import STATE, check_about
+from crossdraft.training.state import STATE
 
 Mode = Literal["full", "l6"]
 Loss = Literal["tokens", "states"]
@@ -124,13 +124,7 @@ def distil(
     wanted = _wanted(config, store, head)
     split = split_recordings(store, config.validation, config.seed)
     about = _about(store, config, fingerprint(folder))
-    if not resume:
-        forget(out)
-        (out / RECORD).unlink(missing_ok=True)
-    elif (out / RECORD).exists():
-        record = read_record(out / RECORD, KIND)
-        check_about(record["about"], about, out)
-        note(f"{out}: is finished (best epoch {record['best_epoch']} of {len(record['epochs'])}); nothing to do")
+    if (record := ended_before(out, KIND, about, resume=resume, products=(), note=note)) is not None:
         return record
     narrow = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     answers = read_answers(EventGPT.load(folder, narrow, device), store, jobs, out, report)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import read_record, write_record
+from crossdraft.core.records import write_record
 from crossdraft.core.rounds import play
 from crossdraft.core.types import LAST
 from crossdraft.core.weights import WEIGHTS
@@ -29,10 +29,10 @@ from crossdraft.nn.decoder import Decoder
 from crossdraft.nn.losses import LossConfig
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
-from crossdraft.training.loop import FitConfig, Report, fit, forget
-from crossdraft.training.state import STATE, check_about
+from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.state import STATE
 
-KIND, RECORD = "draft-model-training", "training.json"
+KIND = "draft-model-training"
 _KL = LossConfig(kl=1.0)
 
 
@@ -115,15 +115,8 @@ def train_draft_model(
     about = {k: v for k, v in asdict(config).items() if k not in ("minutes", "device")}
     about |= {"layers": list(config.layers), "target": fingerprint(source), "answers": lessons.digest,
               "train": len(train)}  # fmt: skip
-    if not resume:
-        forget(out)
-        for name in (RECORD, WEIGHTS):
-            (out / name).unlink(missing_ok=True)
-    elif (out / RECORD).exists():
-        record = read_record(out / RECORD, KIND)
-        check_about(record["about"], about, out)
+    if (record := ended_before(out, KIND, about, resume=resume, products=(WEIGHTS,), note=note)) is not None:
         (out / STATE).unlink(missing_ok=True)
-        note(f"{out}: is finished ({record['ended_by']} after {record['steps']} steps); nothing to do")
         return record
     keep_layers(parts, config.layers)
     course = _Course(parts.decoder, lessons, train, held_out, config)

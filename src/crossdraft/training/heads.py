@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import read_record, write_record
+from crossdraft.core.records import write_record
 from crossdraft.core.rounds import play
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
@@ -26,10 +26,10 @@ from crossdraft.nn import losses
 from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
-from crossdraft.training.loop import FitConfig, Report, fit, forget
-from crossdraft.training.state import STATE, check_about
+from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.state import STATE
 
-KIND, RECORD = "head-training", "training.json"
+KIND = "head-training"
 RANKS = 10
 """Guesses of each depth whose accuracy is measured: a static tree is built from them."""
 
@@ -116,14 +116,7 @@ def train_head(
         about["freeze_output"] = True
     if config.start != "random":  # what was begun before there was a choice is gone on with
         about["start"] = config.start if pupil.before is None else pupil.before[1]
-    if not resume:
-        forget(out)
-        for name in (RECORD, HEAD):
-            (out / name).unlink(missing_ok=True)
-    elif (out / RECORD).exists():
-        record = read_record(out / RECORD, KIND)
-        check_about(record["about"], about, out)
-        note(f"{out}: is finished ({record['ended_by']} after {record['steps']} steps); nothing to do")
+    if (record := ended_before(out, KIND, about, resume=resume, products=(HEAD,), note=note)) is not None:
         return record
     rate = config.peak_lr if config.peak_lr is not None else 0.256 / lessons.width
     plan = FitConfig(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from crossdraft.adapters.lora import LoraSettings, LowRank, LowRankChanges
 from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
-from crossdraft.core.records import read_record, write_record
+from crossdraft.core.records import write_record
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import LAST
 from crossdraft.core.weights import WEIGHTS
@@ -33,10 +33,10 @@ from crossdraft.models.spliced import Parts, save_like
 from crossdraft.nn import losses
 from crossdraft.nn.decoder import Decoder
 from crossdraft.nn.losses import LossConfig
-from crossdraft.training.heads import RECORD, HeadTraining, Pupil, plain, train_head
+from crossdraft.training.heads import HeadTraining, Pupil, plain, train_head
 from crossdraft.training.lessons import Batch, Lessons
-from crossdraft.training.loop import FitConfig, Report, fit, forget
-from crossdraft.training.state import STATE, check_about
+from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.state import STATE
 
 KIND = "joint-training"
 ALONE, TOGETHER, TARGET = "alone", "together", "target"
@@ -104,14 +104,10 @@ def train_together(
     about = plain(asdict(config) | {"target": before, "answers": lessons.digest, "train": len(train)})
     del about["minutes"]
     about["heads"] = {k: v for k, v in about["heads"].items() if k not in ("minutes", "device")}
-    if not resume:
-        forget(out / TOGETHER)
-        for path in (out / RECORD, out / HEAD, out / TARGET / WEIGHTS):
-            path.unlink(missing_ok=True)
-    elif (out / RECORD).exists():
-        record = read_record(out / RECORD, KIND)
-        check_about(record["about"], about, out)
-        note(f"{out}: is finished ({record['ended_by']} after {record['steps']} steps); nothing to do")
+    record = ended_before(
+        out, KIND, about, resume=resume, products=(HEAD, Path(TARGET) / WEIGHTS), state=out / TOGETHER, note=note
+    )
+    if record is not None:
         return record
     alone = train_head(
         lessons, train, held_out, out / ALONE, config.heads, target=source.name, fingerprint=before, corpus=corpus,

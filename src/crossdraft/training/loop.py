@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,26 @@ import torch
 from torch import nn
 
 from crossdraft.core.errors import CrossdraftError
+from crossdraft.core.records import read_record
 from crossdraft.training.gradients import Gradients, LossOf
 from crossdraft.training.log import LOG, NO_TENSORBOARD, TENSORBOARD, Log, read_log
 from crossdraft.training.optim import NARROW, FitConfig, make_optimiser, set_rate
 from crossdraft.training.ranks import Ranks, join
-from crossdraft.training.state import STATE, Progress, Weights, load_state, put_weights, save_state, weights_of
+from crossdraft.training.state import (
+    STATE,
+    Progress,
+    Weights,
+    check_about,
+    load_state,
+    put_weights,
+    save_state,
+    weights_of,
+)
 
 __all__ = ["Diverged", "FitConfig", "Fitted", "LossOf", "Ranks", "Report", "fit", "join", "read_log"]
+
+RECORD = "training.json"
+"""What every training leaves in its folder when it has ended."""
 
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much is done and how much there is: steps, or seconds where the clock decides."""
@@ -123,6 +136,33 @@ def _between_steps() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def ended_before(
+    out: Path, kind: str, about: Mapping[str, Any], *, resume: bool, products: Sequence[str | Path],
+    state: Path | None = None, ranks: Ranks | None = None, note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The record OUT/training.json of a training that has ended; None when it has to be done.
+
+    resume: False removes the record, the ``products`` (paths in OUT) and the ``state`` folder's files (None: OUT's)
+    instead. Raises SettingError when OUT holds another training, DataError for a damaged record.
+    """
+    if not resume:
+        if ranks is None or ranks.first:
+            forget(state or out)
+            for path in (RECORD, *products):
+                (out / path).unlink(missing_ok=True)
+        return None
+    if not (out / RECORD).exists():
+        return None
+    record = read_record(out / RECORD, kind)
+    check_about(record["about"], about, out)
+    if "best_epoch" in record:
+        how = f"best epoch {record['best_epoch']} of {len(record['epochs'])}"
+    else:
+        how = f"{record['ended_by']} after {record['steps']} steps"
+    note(f"{out}: is finished ({how}); nothing to do")
+    return record
 
 
 def forget(folder: Path) -> None:

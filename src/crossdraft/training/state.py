@@ -97,10 +97,7 @@ def load_state(
         moments = {key: _named(tensors, key) for key in _MOMENTS}
         for name, parameter in module.named_parameters():
             if name in moments["step"]:
-                # Adam counts its steps on the CPU
-                optimiser.state[parameter] = {
-                    key: of[name] if key == "step" else of[name].to(parameter.device) for key, of in moments.items()
-                }
+                optimiser.state[parameter] = {key: of[name].to(parameter.device) for key, of in moments.items()}
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
         raise DataError(f"{path}: is damaged or of another version ({error}); begin the training anew") from error
     return progress, _named(tensors, "best") or None
