@@ -53,7 +53,11 @@ def test_what_is_neither_network_nor_target_is_bookkeeping() -> None:
         Method(name="theirs", foreign=True, make=lambda settings: pytest.fail("is not ours")),
         Method(name="broken", make=lambda settings: 1 / 0),  # type: ignore[arg-type,return-value]
     ]
-    (told,) = round_shares(bench, methods, "prompt", now=lambda: clock.ms / 1e3)  # type: ignore[arg-type]
+    told, broken = round_shares(bench, methods, "prompt", now=lambda: clock.ms / 1e3)  # type: ignore[arg-type]
+    assert broken == {
+        "method": "broken", "network": None, "bookkeeping": None, "verify": None, "commit": None, "round_ms": None,
+        "error": "ZeroDivisionError: division by zero",
+    }  # fmt: skip
     assert told == {
         "method": "tree", "network": pytest.approx(0.25), "bookkeeping": pytest.approx(0.05),
         "verify": pytest.approx(0.65), "commit": pytest.approx(0.05), "round_ms": pytest.approx(20),

@@ -48,7 +48,7 @@ def round_shares(
 
     Each: {"method", "network", "bookkeeping", "verify", "commit", "round_ms"}. network: in the head's own layers;
     bookkeeping: the rest of drafting, which is choosing, masking and gathering nodes; verify and commit as
-    everywhere. The four shares sum to 1. A method that cannot be made is left out: its row says why.
+    everywhere. The four shares sum to 1. A method that fails here, after all the work, has "error" and no figures.
     """
     told = []
     for method in methods:
@@ -61,17 +61,21 @@ def round_shares(
             bench.answer(drafter, prompt, max_new_tokens)
             timed = _Timed(drafter.head, sync, now)
             answer = bench.answer(replace(drafter, head=timed), prompt, max_new_tokens, clock=Clock(sync=sync))
-        except Exception:
-            continue  # after all the work; the row of what cannot be made has the reason
+        except Exception as error:
+            told.append({"method": method.name, **_UNKNOWN, "error": f"{type(error).__name__}: {error}"})
+            continue
         told.append({"method": method.name, **_shares(answer.rounds, timed.seconds * 1e3)})
     return told
+
+
+_UNKNOWN = dict.fromkeys(("network", "bookkeeping", "verify", "commit", "round_ms"))
 
 
 def _shares(rounds: Sequence[Any], network_ms: float) -> dict[str, float | None]:
     spent = {name: sum(r.spans_ms.get(name, 0.0) for r in rounds) for name in ("draft", "verify", "commit")}
     total = sum(spent.values())
     if not total:
-        return dict.fromkeys(("network", "bookkeeping", "verify", "commit", "round_ms"))
+        return {**_UNKNOWN}
     return {
         "network": network_ms / total, "bookkeeping": (spent["draft"] - network_ms) / total,
         "verify": spent["verify"] / total, "commit": spent["commit"] / total, "round_ms": total / len(rounds),

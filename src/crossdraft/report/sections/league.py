@@ -208,7 +208,10 @@ def _share(value: Any) -> str:
 
 def _round_shares(told: Sequence[Body]) -> Markup:
     names = ("network", "bookkeeping", "verify", "commit")
-    rows = [[r["method"], *(_share(r[name]) for name in names), words.figure(r["round_ms"], 1)] for r in told]
+    rows = [
+        [r["method"], *(_share(r[name]) for name in names), r.get("error") or words.figure(r["round_ms"], 1)]
+        for r in told
+    ]
     return blocks.folded(
         "Table: where a round's time goes with a drafting head (one greedy answer)",
         ("method", "head's network", "choosing and masking nodes", "verification", "commit", "ms a round"), rows,
