@@ -197,8 +197,12 @@ def league() -> Body:
         "methods": [trace_method(name, skills[name], noise) for name in ("none", "ngram", "eagle")],
     }  # fmt: skip
     costs = [
-        {"context": context, "passes": [{"width": w, "ms": 9.0 + w, "ratio": (9.0 + w) / 10} for w in (1, 8, 64)]}
-        for context in (310, 822)
+        {
+            "context": context,
+            "passes": [{"width": w, "ms": 9.0 + w, "ratio": (9.0 + w) / 10} for w in (1, 8, 64)],
+            "trees": [{"width": w, "ms": 9.9 + w, "ratio": (9.9 + w) / 10} for w in (8, 64)][:more],
+        }
+        for context, more in ((310, 2), (822, 0))
     ]
     tried = [{"settings": {}, "error": None, "speedup_decode": 1.1, "tau": 1.2},
              {"settings": {"length": 4}, "error": "too long", "speedup_decode": None, "tau": None}]  # fmt: skip

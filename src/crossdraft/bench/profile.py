@@ -17,7 +17,7 @@ import torch
 
 from crossdraft.adapters import Adapter
 from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
-from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted, typical_tree
+from crossdraft.bench.stopwatch import TREE_WIDTHS, Now, median_ms, passes_ms, rooted, typical_tree
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
@@ -28,7 +28,6 @@ from crossdraft.core.types import Draft
 
 KIND = "latency-profile"
 WIDTHS = (1, 2, 4, 8, 16, 24, 32)
-TREE_WIDTHS = (8, 16, 32, 64)
 Report = Callable[[str, int, int], None]
 
 

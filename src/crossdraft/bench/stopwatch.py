@@ -56,6 +56,10 @@ def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
     return session
 
 
+TREE_WIDTHS = (8, 16, 32, 64)
+"""Rows of the passes over trees that are timed."""
+
+
 def chain(nodes: int) -> Draft:
     """Any chain."""
     return Draft.chain([1 + i % 7 for i in range(nodes)])

@@ -220,23 +220,27 @@ def _round_shares(told: Sequence[Body]) -> Markup:
 
 def _passes(costs: Sequence[Body]) -> Markup:
     names = [str(p["width"]) for p in costs[0]["passes"]]
-    series = [
-        charts.Series(
-            f"behind {words.count(cost['context'])} positions", list(range(len(names))),
-            [words.known(p["ratio"]) for p in cost["passes"]], tone=tone,
-        ) for tone, cost in enumerate(costs)
-    ]  # fmt: skip
-    top = max(float(p["ratio"]) for cost in costs for p in cost["passes"])
-    body = [
-        [str(p["width"]), words.count(cost["context"]), words.figure(p["ms"]), words.figure(p["ratio"])]
-        for cost in costs for p in cost["passes"]
-    ]  # fmt: skip
+    series, body, top = [], [], 0.0
+    for tone, cost in enumerate(costs):
+        for shape, passes in (("chain", cost["passes"]), ("tree", cost.get("trees", []))):
+            known = [p for p in passes if str(p["width"]) in names]
+            series.append(charts.Series(
+                f"a {shape} behind {words.count(cost['context'])} positions",
+                [names.index(str(p["width"])) for p in known], [words.known(p["ratio"]) for p in known], tone=tone,
+                dashed=shape == "tree",
+            ))  # fmt: skip
+            top = max([top, *(float(p["ratio"]) for p in known)])
+            body += [
+                [str(p["width"]), shape, words.count(cost["context"]), *map(words.figure, (p["ms"], p["ratio"]))]
+                for p in passes
+            ]  # fmt: skip
+    series = [line for line in series if line.x]
     return blocks.together([
         blocks.grid([charts.lines(
             "Verify cost ratio v(w): a pass over a plain step, measured", series, y_label="v(w)",
             x_label="positions in the pass, w", x_names=names, y_range=(0.0, 1.05 * top),
         )]),
-        blocks.folded("Table: cost of passes", ("width", "context", "ms", "v(w)"), body),
+        blocks.folded("Table: cost of passes", ("width", "shape", "context", "ms", "v(w)"), body),
     ])  # fmt: skip
 
 
