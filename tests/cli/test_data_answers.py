@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossdraft.data.corpus import read_corpus
-from crossdraft.data.prompts import read_prompts
+from crossdraft.data.prompts import read_prompts, writer
 from crossdraft.data.scenes import write_streams
 from crossdraft.data.store import PairedStates, StoreIdentity, StoreWriter, save_head
 from crossdraft.models import fingerprint, read_ends
@@ -88,6 +88,29 @@ def test_a_target_makes_up_its_own_prompts(
     ):  # fmt: skip
         code, _, err = run(*wrong)
         assert code == 2 and (words in err or "count is 0" in err) and not (tmp_path / "b").exists(), err
+
+
+def test_prompts_about_a_targets_own_answers(
+    run: Run, chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_FEW_WORDS", 1)
+    answers, out = tmp_path / "answers", tmp_path / "about.jsonl"
+    code, _, err = run(
+        "data", "answers", "--target", chatty, "--limit", 8, "--max-new-tokens", 40, "--out", answers
+    )
+    assert code == 0, err
+    command = ("data", "prompts", "--target", chatty, "--about", answers, "--limit", 6, "--out", out)
+    code, said, err = run(*command)
+    assert code == 0 and f"{out}: 6 prompts" in said, err
+    groups = {reply.group for reply in read_corpus(answers).replies}
+    records = read_prompts(out, "training")
+    assert len(records) == 6 and {r.group for r in records} <= groups and "rewrite" in {r.kind for r in records}
+    for words, wrong in (
+        ("corpus.json", (*command[:5], tmp_path, *command[6:-1], tmp_path / "b")),
+        ("no answers of a text target", (*command[:3], "nano", *command[4:-1], tmp_path / "b")),
+    ):  # fmt: skip
+        code, _, err = run(*wrong)
+        assert code == 2 and words in err and not (tmp_path / "b").exists(), err
 
 
 def test_composed_prompts(run: Run, llama: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossdraft.core.errors import DataError, SettingError
-from crossdraft.data.prompts import KINDS, LEAGUE, read_prompts, write_prompts
+from crossdraft.data.prompts import KINDS, LEAGUE, read_prompts, write_prompts, write_prompts_about
 
 
 def test_the_league_is_balanced_and_fixed() -> None:
@@ -39,6 +39,34 @@ def test_training_prompts_are_many_distinct_and_not_the_league() -> None:
         if record.kind != "code-edit":
             assert not set("{}<>%") & set(record.question), record  # a slot that nothing filled
             assert "  " not in record.question, record
+
+
+def test_prompts_about_texts() -> None:
+    long = " ".join(f"Sentence number {n} says that {n} is one of the numbers." for n in range(40))
+    texts = [
+        ("a", long),
+        ("b", "Too short."),
+        ("c", f"{long}\n```python\nx = 1\n```"),
+        ("d", long.replace("says", "holds")),
+    ]
+    made = write_prompts_about(texts, 9, seed=3)
+    assert len({one.question for one in made}) == len({one.id for one in made}) == 9
+    assert [one.group for one in made[:4]] == [*[one.group for one in made[:2]]] * 2 and {"a", "d"} == {
+        one.group for one in made
+    }
+    assert {one.kind for one in made} == {"summarise", "rewrite", "question-answering"}
+    for one in made:
+        told = [word for word in ("says", "holds") if word in one.question]
+        assert told == [{"a": "says", "d": "holds"}[one.group]] and one.part == "training"
+        assert "Sentence number 9" in one.question and "Sentence number 20" not in one.question
+        passage = next(part for part in one.question.split("\n\n") if part.startswith("Sentence"))
+        assert passage.endswith("."), "whole sentences"
+    assert write_prompts_about(texts, 4, seed=3) == made[:4] != write_prompts_about(texts, 4, seed=4)
+    for wrong, line in ((texts[1:3], "none of the 2 texts"), ([texts[0]], "different prompts can be written")):
+        with pytest.raises(SettingError, match=line):
+            write_prompts_about(wrong, 5000)
+    with pytest.raises(SettingError, match="number of prompts is 0"):
+        write_prompts_about(texts, 0)
 
 
 def test_training_prompts_depend_on_the_seed_alone() -> None:

@@ -1,7 +1,8 @@
-"""``crossdraft data prompts``: prompts that a target makes up itself, where nobody has any."""
+"""``crossdraft data prompts``: prompts that a target makes up itself, or about its own texts."""
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from crossdraft.cli import output
@@ -14,6 +15,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to ``crossdraft data``."""
     verb = verbs.add_parser("prompts", help="prompts that a text target makes up itself, for 'data answers'")
     verb.add_argument("--target", required=True, metavar="DIR", help="checkpoint folder or hub id")
+    verb.add_argument(
+        "--about", metavar="CORPUS", help="compose tasks about these answers of the target (nothing is run)"
+    )
     verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
     verb.add_argument("--out", required=True, metavar="FILE", help="the JSON lines that shall be written")
     verb.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the sampling (default: 1)")
@@ -29,36 +33,51 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make them up and write them."""
+    from crossdraft.core.records import write_atomically
+
+    if args.threads < 1:
+        raise SettingError(f"--threads is {args.threads}, must be 1 or more")
+    if Path(args.out).exists():
+        raise SettingError(f"{args.out} is there already; name another file, or remove it")
+    made = _made_up(args) if args.about is None else _about(args)
+    write_atomically(Path(args.out), "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made).encode())
+    print(f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --prompts {args.out}")
+    return 0
+
+
+def _made_up(args: argparse.Namespace) -> list[dict[str, str]]:
     import torch
 
     from crossdraft.build import Source, watches
-    from crossdraft.core.records import write_atomically
     from crossdraft.data.prompts import FREE
     from crossdraft.training.regenerate import SelfAsking, TextTarget, own_prompts
 
     config = SelfAsking(
         count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
     )
-    if args.threads < 1:
-        raise SettingError(f"--threads is {args.threads}, must be 1 or more")
-    if Path(args.out).exists():
-        raise SettingError(f"{args.out} is there already; name another file, or remove it")
     source = Source.of(args.target, "target", args.dtype, "cpu")
     if watches(source.folder):
         raise SettingError(f"{args.target} watches videos: its prompts are questions about clips; make a data set")
     target = TextTarget(Path(source.folder), getattr(torch, source.dtype), config.max_tokens, args.threads)
     with output.progress() as report:
         made = own_prompts(target, config, report)
-    lines = [
-        json.dumps(
-            {
-                "id": f"own-{number:05d}", "kind": FREE, "question": text, "part": "training",
-                "group": f"own/{number % _GROUPS}",
-            },
-            ensure_ascii=False,
-        )
+    return [
+        {"id": f"own-{number:05d}", "kind": FREE, "question": text, "part": "training",
+         "group": f"own/{number % _GROUPS}"}
         for number, text in enumerate(made)
     ]  # fmt: skip
-    write_atomically(Path(args.out), ("\n".join(lines) + "\n").encode())
-    print(f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --prompts {args.out}")
-    return 0
+
+
+def _about(args: argparse.Namespace) -> list[dict[str, str]]:
+    from crossdraft.build import Source, watches
+    from crossdraft.data.corpus import read_corpus
+    from crossdraft.data.prompts import write_prompts_about
+    from crossdraft.models import fingerprint
+    from crossdraft.models.tokenizer import TextTokenizer
+
+    source, corpus = Source.of(args.target, "target", args.dtype, "cpu"), read_corpus(args.about)
+    if watches(source.folder) or corpus.about.get("checkpoint") not in (None, fingerprint(Path(source.folder))):
+        raise SettingError(f"{args.about}: holds no answers of a text target {args.target}; name its own")
+    tokenizer = TextTokenizer(Path(source.folder))
+    texts = [(reply.group, tokenizer.decode(reply.tokens)) for reply in corpus.replies]
+    return [asdict(record) for record in write_prompts_about(texts, args.limit, args.seed)]

@@ -5,6 +5,15 @@ write_prompts(5000, seed=0)
 """
 
 from crossdraft.data.prompts.reader import FREE, KINDS, LEAGUE, PARTS, PromptRecord, read_prompts
-from crossdraft.data.prompts.writer import write_prompts
+from crossdraft.data.prompts.writer import write_prompts, write_prompts_about
 
-__all__ = ["FREE", "KINDS", "LEAGUE", "PARTS", "PromptRecord", "read_prompts", "write_prompts"]
+__all__ = [
+    "FREE",
+    "KINDS",
+    "LEAGUE",
+    "PARTS",
+    "PromptRecord",
+    "read_prompts",
+    "write_prompts",
+    "write_prompts_about",
+]

@@ -131,6 +131,58 @@ def write_prompts(count: int, seed: int = 0) -> list[PromptRecord]:
     return list(made.values())
 
 
+def write_prompts_about(texts: Sequence[tuple[str, str]], count: int, seed: int = 0) -> list[PromptRecord]:
+    """``count`` distinct prompts to summarise, to rewrite or to ask about some of ``texts``: (group, text) each.
+
+    Texts and tasks are taken in turn; of a text no more than its first ``_WORDS_OF_A_PASSAGE`` words, to
+    the end of a sentence. Texts of fewer than ``_FEW_WORDS`` words, and such as hold code, are left out.
+    SettingError when there are not so many prompts.
+    """
+    if count < 1:
+        raise SettingError(f"the number of prompts is {count}, must be 1 or more")
+    passages = [(group, cut) for group, text in texts if (cut := _cut(text)) is not None]
+    if not passages:
+        raise SettingError(f"none of the {len(texts)} texts is long enough for a prompt about it")
+    rng = np.random.default_rng(seed_for(seed, "prompts about"))
+    order = rng.permutation(len(passages))
+    made: dict[str, PromptRecord] = {}
+    tried = failed = 0
+    while len(made) < count:
+        turn, place = divmod(tried, len(passages))
+        group, passage = passages[order[place]]
+        kind = _ABOUT_TEXTS[(place + turn) % len(_ABOUT_TEXTS)]
+        tried += 1
+        question = _about(kind, passage, _Filler(rng))
+        failed = failed + 1 if question in made else 0
+        if failed > _PATIENCE:
+            raise SettingError(f"only {len(made)} different prompts can be written, {count} are asked for")
+        made.setdefault(question, PromptRecord(f"about-{seed}-{len(made):05d}", kind, question, "training", group))
+    return list(made.values())
+
+
+_ABOUT_TEXTS = ("summarise", "rewrite", "question-answering")
+_WORDS_OF_A_PASSAGE, _FEW_WORDS = 120, 25
+
+
+def _cut(text: str) -> str | None:
+    """Whole sentences from the beginning of ``text``; None where it is no passage."""
+    if "```" in text:
+        return None
+    kept = ""
+    for sentence in re.findall(r".+?(?:[.!?:](?=\s)|\n|$)\s*", text.strip(), re.DOTALL):
+        if len((kept + sentence).split()) > _WORDS_OF_A_PASSAGE:
+            break
+        kept += sentence
+    return kept.strip() if len(kept.split()) >= _FEW_WORDS else None
+
+
+def _about(kind: str, passage: str, filler: "_Filler") -> str:
+    asked = {"summarise": _SUMMARISE, "rewrite": _REWRITE}.get(kind, _ABOUT)
+    order = filler.fill(filler.one(asked))
+    # half of the questions about a text come behind it
+    return order + passage if order.endswith("\n\n") else f"{passage}\n\n{order}"
+
+
 def _ask(kind: str, rng: np.random.Generator) -> tuple[str, str]:
     """Group and question of one prompt."""
     filler = _Filler(rng)
@@ -138,11 +190,7 @@ def _ask(kind: str, rng: np.random.Generator) -> tuple[str, str]:
         return _code(filler)
     if kind in ("summarise", "rewrite") or (kind == "question-answering" and rng.random() < 0.2):
         scene, passage = _passage(filler)
-        asked = {"summarise": _SUMMARISE, "rewrite": _REWRITE}.get(kind, _ABOUT)
-        order = filler.fill(filler.one(asked))
-        # half of the questions about a text come behind it
-        text = order + passage if order.endswith("\n\n") else f"{passage}\n\n{order}"
-        return f"{kind}/{scene}", text
+        return f"{kind}/{scene}", _about(kind, passage, filler)
     lists = {"question-answering": _QUESTIONS, "story": _STORIES, "list": WORDS["listing"]}[kind]
     number = int(rng.integers(len(lists)))
     template = lists[number].replace("%", "{count}") if kind == "list" else lists[number]
