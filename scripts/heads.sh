@@ -25,20 +25,24 @@ nano)
 	head medusa --clips "$out/clips"
 	;;
 answers | smollm)
-	# what the league asks about, composed, and whatever the target itself would be asked: the more kinds of text, the
-	# better a head guesses on text that it has not seen
+	# composed prompts of the league's kinds, prompts that the target makes up itself, and tasks about its own texts:
+	# the more kinds of text, the better a head guesses on text that it has not seen
 	run data answers --target "$target" --prompts training --limit 2500 --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/answers"
 	test -f "$out/own.jsonl" || run data prompts --target "$target" --limit 3000 --seed 1 --out "$out/own.jsonl"
 	run data answers --target "$target" --prompts "$out/own.jsonl" --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/own"
+	test -f "$out/about.jsonl" || run data prompts --target "$target" --about "$out/own" --limit 1000 \
+		--out "$out/about.jsonl"
+	run data answers --target "$target" --prompts "$out/about.jsonl" --temperature 0,0,0.7 \
+		--max-new-tokens 160 --out "$out/about"
 	if [ "$which" = smollm ]; then
-		learn="--data $out/own --draft-vocab 16384 --batch 8 --processes 2"
+		learn="--data $out/own --data $out/about --draft-vocab 16384 --batch 8 --processes 2"
 		head eagle3 $learn --lr 1.5e-3 --epochs 4 --passes 4 --start target --freeze-output
 		head eagle $learn --lr 1e-3 --epochs 3
 		head hass $learn --lr 5e-4 --epochs 2 --start "$out/eagle"
 		head medusa $learn --lr 1e-3 --epochs 2 --set own_head=true
-		run train draft-model --target "$target" --data "$out/answers" --data "$out/own" --out "$out/draft_model" \
+		run train draft-model --target "$target" --data "$out/answers" --data "$out/own" --data "$out/about" --out "$out/draft_model" \
 			--epochs 1 --processes 2
 	fi
 	;;
