@@ -48,7 +48,6 @@ class LatencyProfile:
     target_prefill_ms: float
     target_pass_ms: dict[int, float]
     context: int
-    target_tree_ms: dict[int, float] = field(default_factory=dict)
     event_encode_ms: float | None = None
     event_prefill_ms: float | None = None
     event_token_ms: float | None = None
@@ -60,6 +59,7 @@ class LatencyProfile:
     own_device: bool = False
     threads: int = 1
     measured: dict[str, Any] = field(default_factory=dict)
+    target_tree_ms: dict[int, float] = field(default_factory=dict)
 
     def pass_ms(self, rows: int) -> float:
         """Milliseconds of a target pass over ``rows`` new positions: interpolated, and beyond the widest measured
