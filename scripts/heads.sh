@@ -1,7 +1,8 @@
 #!/bin/sh
 # A target's own answers, and every drafting head trained on them: sh scripts/heads.sh nano|answers|smollm OUT [TARGET]
-# Whatever is there already is kept or gone on with. nano, and SmolLM2's answers alone, keep one core busy each;
-# smollm, which also makes answers that are not there yet, trains on both.
+# Whatever is there already is kept or gone on with; what another version of this recipe made needs another OUT. nano,
+# and SmolLM2's answers alone, keep one core busy each; smollm, which also makes answers that are not there yet, trains
+# on both.
 set -eu
 which=$1 out=$2 target=${3:-nano}
 export OMP_NUM_THREADS=1
@@ -37,12 +38,13 @@ answers | smollm)
 	run data answers --target "$target" --prompts "$out/about.jsonl" --temperature 0,0,0.7 \
 		--max-new-tokens 160 --out "$out/about"
 	if [ "$which" = smollm ]; then
-		learn="--data $out/own --data $out/about --draft-vocab 16384 --batch 8 --processes 2"
-		head eagle3 $learn --lr 1.5e-3 --epochs 4 --passes 4 --start target --freeze-output
-		head eagle $learn --lr 1e-3 --epochs 3
-		head hass $learn --lr 5e-4 --epochs 2 --start "$out/eagle"
-		head medusa $learn --lr 1e-3 --epochs 2 --set own_head=true
-		run train draft-model --target "$target" --data "$out/answers" --data "$out/own" --data "$out/about" --out "$out/draft_model" \
+		set -- --data "$out/own" --data "$out/about"
+		heads="--draft-vocab 16384 --batch 8 --processes 2"
+		head eagle3 "$@" $heads --lr 1.5e-3 --epochs 4 --passes 4 --start target --freeze-output
+		head eagle "$@" $heads --lr 1e-3 --epochs 3
+		head hass "$@" $heads --lr 5e-4 --epochs 2 --start "$out/eagle"
+		head medusa "$@" $heads --lr 1e-3 --epochs 2 --set own_head=true
+		run train draft-model --target "$target" --data "$out/answers" "$@" --out "$out/draft_model" \
 			--epochs 1 --processes 2
 	fi
 	;;

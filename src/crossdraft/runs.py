@@ -1,5 +1,6 @@
 """Whole runs: load, hand over to ``bench`` or ``training``, return the record's body."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -164,6 +165,10 @@ def train_on_corpus(
             raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
     vlm, decoder = load_for_training(target, device=shared.device)
+    if clips is not None and len({corpus.about.get("clips") for corpus in read}) > 1:
+        raise DataError(
+            f"the corpora are about different data sets of clips; each knows its own, leave out {clips}"
+        )
     asked = [one for corpus in read for one in _asked(corpus.replies, clips or corpus.about.get("clips"))]
     lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(asked)))
     if held_out is None:
@@ -172,7 +177,8 @@ def train_on_corpus(
         train = list(range(len(lessons) - len(read[-1].replies)))
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
-    digest = f"{fingerprint(folder)[:8]}-{len(lessons)}"
+    asked_of = "".join(str(corpus.about["sha256"]) for corpus in read)
+    digest = f"{fingerprint(folder)[:8]}-{hashlib.sha256(asked_of.encode()).hexdigest()[:8]}"
     keep = None if online else Path(given[0]) / f"states-{digest}"
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
@@ -211,7 +217,7 @@ def _asked(
             where = "--clips names no data set" if clips is None else f"{clips} has no such clip"
             raise DataError(f"answer '{reply.id}' is about clip '{reply.clip}', but {where}")
         job = jobs[reply.clip]
-        yield job.load, reply.tokens, reply.group, f"{job.recording}/{job.clip_index}"
+        yield job.load, reply.tokens, reply.group, f"{clips}: {job.recording}/{job.clip_index}"
 
 
 def carried_video() -> Path:

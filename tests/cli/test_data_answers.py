@@ -1,6 +1,7 @@
 """``crossdraft data answers``: from prompts or clips to a corpus, run anew, gone on with, or taken from a store."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,7 @@ def test_prompts_about_a_targets_own_answers(
     run: Run, chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "_FEW_WORDS", 1)
+    monkeypatch.setattr(writer, "_SENTENCE", re.compile(".+", re.DOTALL))  # random bytes are no sentences
     answers, out = tmp_path / "answers", tmp_path / "about.jsonl"
     code, _, err = run(
         "data", "answers", "--target", chatty, "--limit", 8, "--max-new-tokens", 40, "--out", answers
@@ -107,7 +109,7 @@ def test_prompts_about_a_targets_own_answers(
     assert len(records) == 6 and {r.group for r in records} <= groups and "rewrite" in {r.kind for r in records}
     for words, wrong in (
         ("corpus.json", (*command[:5], tmp_path, *command[6:-1], tmp_path / "b")),
-        ("no answers of a text target", (*command[:3], "nano", *command[4:-1], tmp_path / "b")),
+        ("watches videos", (*command[:3], "nano", *command[4:-1], tmp_path / "b")),
     ):  # fmt: skip
         code, _, err = run(*wrong)
         assert code == 2 and words in err and not (tmp_path / "b").exists(), err

@@ -1,5 +1,6 @@
 """The same in Python: crossdraft.load_target, make_drafter, generate."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,38 @@ def test_costs_are_measured_once_and_kept(models, clip: Path, tmp_path: Path) ->
     costs._profiles.clear()
     assert build.costs_for(pair, prompt) == first
     assert list((tmp_path / "cache").glob("profile-*.json"))
+
+
+def test_exact_and_near_exact_trees_have_their_own_costs(models, clip: Path, tmp_path: Path) -> None:
+    from crossdraft import build
+    from crossdraft.build.load import with_trees
+
+    prompt = build.make_prompt("What?", video=clip)
+    exact = build.costs_for(build.Pair(models[0], None), prompt)
+    kept = set((tmp_path / "cache").glob("profile-*.json"))
+    near = build.costs_for(build.Pair(with_trees(models[0], "near-exact"), None), prompt)
+    assert len(set((tmp_path / "cache").glob("profile-*.json")) - kept) == 1
+    assert set(exact.target_tree_ms) == set(near.target_tree_ms) == {4, 8, 16, 32, 64}
+
+
+@pytest.mark.parametrize("positions", [128, 64])
+def test_a_target_that_takes_chains_only_is_timed_too(llama: Path, tmp_path: Path, positions: int) -> None:
+    """Its session refuses trees; and where the context ends early there are fewer of them."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from crossdraft import build
+
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=320, n_positions=positions, n_embd=32, n_layer=2, n_head=2)
+    ).save_pretrained(tmp_path / "gpt2")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(llama / name, tmp_path / "gpt2" / name)
+    target = crossdraft.load_target(tmp_path / "gpt2", dtype="float32", device="cpu")
+    prompt = build.make_prompt("What?")
+    costs = build.costs_for(build.Pair(target, None), prompt)
+    assert costs.target_tree_ms == {} and costs.tree_ms(8) == costs.pass_ms(8) > 0
+    answer = crossdraft.generate(target, "What?", drafter="ngram", max_new_tokens=8)
+    assert len(answer.tokens) == 8
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "half"])

@@ -121,6 +121,10 @@ def test_a_draft_model_of_the_targets_own_layers(run: Run, llama: Path, corpus: 
     )  # fmt: skip
     body = json.loads(said)
     assert code == 0 and body["drafter"] == "draft_model" and body["compare"]["identical"], err
+    code, _, err = run(*asked, "--layers", "1", "--out", tmp_path / "both", "--data", corpus)
+    records = [read_record(folder / "training.json", "draft-model-training") for folder in (out, tmp_path / "both")]
+    one, both = (record["num_answers"] + record["num_held_out"] for record in records)
+    assert code == 0 and both == 2 * one and records[1]["corpus"] == f"{corpus} + {corpus}", err
     for layers, words in (("few", "--layers is 'few'"), ("99", "keep fewer"), ("0,99", "keep some of 0 to")):
         code, _, err = run(*asked, "--restart", "--layers", layers)
         assert code == 2 and words in err and err.count("\n") == 1

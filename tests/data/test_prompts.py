@@ -61,6 +61,11 @@ def test_prompts_about_texts() -> None:
         assert "Sentence number 9" in one.question and "Sentence number 20" not in one.question
         passage = next(part for part in one.question.split("\n\n") if part.startswith("Sentence"))
         assert passage.endswith("."), "whole sentences"
+    steps = f"{long[:300]}. Here are the steps:\n1. Measure the wood.\n2. Cut the wood and then you should"
+    (one,) = write_prompts_about([("e", f'"{steps}')], 1)
+    assert (
+        "1. Measure the wood." in one.question and "Cut the wood" not in one.question and "2." not in one.question
+    )
     assert write_prompts_about(texts, 4, seed=3) == made[:4] != write_prompts_about(texts, 4, seed=4)
     for wrong, line in ((texts[1:3], "none of the 2 texts"), ([texts[0]], "different prompts can be written")):
         with pytest.raises(SettingError, match=line):

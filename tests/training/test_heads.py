@@ -430,7 +430,12 @@ def test_a_frozen_output_stays_the_targets(name: str, copies: dict[bool, Lessons
     assert record["trained_parameters"] == sum(value.numel() for value in rest.values()) < record["parameters"]
     with pytest.raises(SettingError, match="holds another training"):
         train_head(*given, broken, replace(plan, freeze_output=False), target="c")
-    with pytest.raises(SettingError, match="head 'eagle' reads the target's output head"):
+    grown = Pupil(*given, replace(plan, settings={**settings, "draft_vocab": 11}, start=str(whole)))
+    for matrix in output_matrices(grown.head):
+        assert not matrix.requires_grad
+        known = torch.isin(grown.head.d2t, head.d2t)
+        assert torch.equal(matrix[known], rows) and int(known.sum()) == 9
+    with pytest.raises(SettingError, match="eagle heads as they are asked for read the target's output head"):
         Pupil(*given, config("eagle", freeze_output=True))
 
 

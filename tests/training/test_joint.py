@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from crossdraft.core.errors import SettingError
 from crossdraft.core.types import LAST
 from crossdraft.heads.checkpoint import HEAD, load_head
+from crossdraft.heads.feature import output_matrices
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.models import fingerprint
 from crossdraft.models.llama import LlamaParts
@@ -113,7 +115,20 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(train: Train, tmp_p
     assert again is not None and again["held_out"] == two["held_out"] and "nothing to do" in said[0]
     with pytest.raises(SettingError, match="another training"):
         train(parts, config(0.25))
+    record = json.loads((parts / "training.json").read_text())
+    assert "freeze_output" not in record["about"]["heads"], "what an earlier version wrote is known again"
     assert train(parts, config(0.25), resume=False) is not None
+
+
+def test_frozen_output_rows_stay_in_the_joint_part_too(train: Train, chatter: Any, tmp_path: Path) -> None:
+    chosen = config(epochs=2)
+    chosen = replace(chosen, heads=replace(chosen.heads, freeze_output=True, settings={"own_head": True}))
+    record = train(tmp_path, chosen)
+    head = load_head(tmp_path)[0]
+    rows = chatter[False][0].decoder.lm_head.weight[head.d2t].bfloat16().float()
+    matrices = output_matrices(head)
+    assert record is not None and matrices and all(torch.equal(matrix, rows) for matrix in matrices)
+    assert any(bool(block.weight.any()) for block in head.blocks), "all else has learned"
 
 
 def test_settings_that_make_no_sense() -> None:

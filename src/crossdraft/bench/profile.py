@@ -17,7 +17,7 @@ import torch
 
 from crossdraft.adapters import Adapter
 from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
-from crossdraft.bench.stopwatch import TREE_WIDTHS, Now, median_ms, passes_ms, rooted, typical_tree
+from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted, tree_widths, typical_tree
 from crossdraft.core.curve import interpolate
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
@@ -28,6 +28,7 @@ from crossdraft.core.types import Draft
 
 KIND = "latency-profile"
 WIDTHS = (1, 2, 4, 8, 16, 24, 32)
+_SPARE = 8
 Report = Callable[[str, int, int], None]
 
 
@@ -67,10 +68,13 @@ class LatencyProfile:
         return interpolate(self.target_pass_ms, rows)
 
     def tree_ms(self, rows: int) -> float:
-        """Like ``pass_ms``, of a root and a tree of ``rows`` - 1 nodes."""
-        if not self.target_tree_ms:
+        """Like ``pass_ms``, of a root and a tree of ``rows`` - 1 nodes.
+
+        Below the narrowest tree that was measured it is a chain's, which a tree of two nodes mostly is.
+        """
+        if not self.target_tree_ms or rows < min(self.target_tree_ms):
             return self.pass_ms(rows)
-        return interpolate({1: self.target_pass_ms[1], **self.target_tree_ms}, rows)
+        return interpolate(self.target_tree_ms, rows)
 
     def verify_cost_ratio(self) -> dict[int, float]:
         """v(w) = cost of a pass over w positions / cost of a plain step."""
@@ -90,9 +94,10 @@ def measure(
     encoded = target.encode(prompt)
     prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync, now=now)
     report(stages[1], 1, len(stages))
-    session = rooted(target, encoded, max(*widths, *TREE_WIDTHS) + 8)
+    trees_of = tree_widths(target, target.max_positions - len(encoded.tokens) - _SPARE)
+    session = rooted(target, encoded, max(*widths, *trees_of) + _SPARE)
     passes = passes_ms(session, widths, repeats, sync=sync, now=now)
-    trees = passes_ms(session, TREE_WIDTHS, repeats, shape=typical_tree, sync=sync, now=now)
+    trees = passes_ms(session, trees_of, repeats, typical_tree, sync=sync, now=now)
     own: dict[str, Any] = {}
     if event_model is not None:
         report(stages[2], 2, len(stages))

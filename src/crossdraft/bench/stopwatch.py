@@ -56,8 +56,13 @@ def rooted(model: VLM, encoded: Any, room: int) -> VLMSession:
     return session
 
 
-TREE_WIDTHS = (8, 16, 32, 64)
-"""Rows of the passes over trees that are timed."""
+TREE_WIDTHS = (4, 8, 16, 32, 64)
+"""Rows of the passes over trees that are timed; of fewer rows there is hardly a tree that is no chain."""
+
+
+def tree_widths(model: VLM, room: int) -> list[int]:
+    """Those that ``model`` can take with ``room`` positions left: none where it takes chains only."""
+    return [] if getattr(model, "chains_only", False) else [width for width in TREE_WIDTHS if width <= room]
 
 
 def chain(nodes: int) -> Draft:
@@ -83,5 +88,7 @@ def passes_ms(
     SettingError when it has none.
     """
     drafts = {width: shape(width - 1) for width in widths}
+    if not drafts:
+        return {}
     runs = {width: partial(session.score, draft) for width, draft in drafts.items()}
     return medians_ms(runs, repeats, sync=sync, now=now)

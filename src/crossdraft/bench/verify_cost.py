@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from crossdraft.bench.stopwatch import TREE_WIDTHS, Now, Sync, passes_ms, rooted, typical_tree
+from crossdraft.bench.stopwatch import Now, Sync, passes_ms, rooted, tree_widths, typical_tree
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
 from crossdraft.core.types import Draft
@@ -30,7 +30,7 @@ def verify_costs(
     before = rooted(target, encoded, max(widths) + 8).length
     left = target.max_positions - before - max(widths) - _CHUNK
     further = min(further, left)
-    trees_of = [width for width in TREE_WIDTHS if width <= max(widths)]
+    trees_of = tree_widths(target, max(widths))
     session = rooted(target, encoded, max(widths) + _CHUNK + max(further, 0))
 
     def told_here() -> dict[str, Any]:

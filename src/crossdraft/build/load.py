@@ -81,7 +81,7 @@ def with_trees(target: VLM, attention: str) -> VLM:
         raise SettingError(f"unknown trees '{attention}'; choose {' or '.join(get_args(TreeAttention))}")
     other: VLM = target.with_trees(attention)
     if target in SOURCES:
-        SOURCES[other] = SOURCES[target]
+        SOURCES[other] = replace(SOURCES[target], trees=attention)
     return other
 
 
@@ -142,7 +142,7 @@ def _load(
 @dataclass(frozen=True)
 class Source:
     """Where a model comes from and as what it is loaded. family: None: as its config.json says. lora: an adapter
-    file that is merged into it."""
+    file that is merged into it; trees: how it scores them, see ``with_trees``."""
 
     folder: str
     dtype: str
@@ -150,6 +150,7 @@ class Source:
     family: str | None
     config: str
     lora: str | None = None
+    trees: str = "exact"
 
     @classmethod
     def of(cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None) -> "Source":

@@ -16,7 +16,10 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb = verbs.add_parser("prompts", help="prompts that a text target makes up itself, for 'data answers'")
     verb.add_argument("--target", required=True, metavar="DIR", help="checkpoint folder or hub id")
     verb.add_argument(
-        "--about", metavar="CORPUS", help="compose tasks about these answers of the target (nothing is run)"
+        "--about",
+        metavar="CORPUS",
+        help="compose tasks about these answers of the target; no model runs, so that temperature, lengths, batch, "
+        "type and processes do not matter",
     )
     verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
     verb.add_argument("--out", required=True, metavar="FILE", help="the JSON lines that shall be written")
@@ -76,8 +79,10 @@ def _about(args: argparse.Namespace) -> list[dict[str, str]]:
     from crossdraft.models.tokenizer import TextTokenizer
 
     source, corpus = Source.of(args.target, "target", args.dtype, "cpu"), read_corpus(args.about)
-    if watches(source.folder) or corpus.about.get("checkpoint") not in (None, fingerprint(Path(source.folder))):
-        raise SettingError(f"{args.about}: holds no answers of a text target {args.target}; name its own")
+    if watches(source.folder):
+        raise SettingError(f"{args.target} watches videos; prompts about texts are for text targets")
+    if corpus.about.get("checkpoint") not in (None, fingerprint(Path(source.folder))):
+        raise SettingError(f"{args.about}: holds answers of another target than {args.target}; name its own")
     tokenizer = TextTokenizer(Path(source.folder))
     texts = [(reply.group, tokenizer.decode(reply.tokens)) for reply in corpus.replies]
     return [asdict(record) for record in write_prompts_about(texts, args.limit, args.seed)]

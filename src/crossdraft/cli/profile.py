@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     }
     ratios = profile.verify_cost_ratio()
     facts["v(w)"] = "  ".join(f"{width}: {ratios[width]:.2f}" for width in sorted(ratios))
-    step = profile.pass_ms(1)
-    facts["of a tree"] = "  ".join(f"{w}: {ms / step:.2f}" for w, ms in sorted(profile.target_tree_ms.items()))
+    if profile.target_tree_ms:
+        step, trees = profile.pass_ms(1), sorted(profile.target_tree_ms.items())
+        facts["v(w), trees"] = "  ".join(f"{width}: {ms / step:.2f}" for width, ms in trees)
     if profile.event_token_ms is not None:
         facts["event model"] = (
             f"encode {profile.event_encode_ms:.1f} ms, prefill {profile.event_prefill_ms:.1f} ms, "

@@ -75,7 +75,7 @@ class VLMSession(Protocol):
 class VLM(Protocol):
     """Weights that can continue a prompt. Holds nothing about a request, so sessions may run side by side.
 
-    "Target" and "event model" are roles of a VLM, not types.
+    "Target" and "event model" are roles of a VLM, not types. One that has ``chains_only`` = True takes no trees.
     """
 
     name: str

@@ -106,7 +106,7 @@ class FeatureHead(nn.Module):
 
     @property
     def num_trained(self) -> int:
-        """Trained parameters."""
+        """Parameters of its own, also those that a training left as they were."""
         return sum(p.numel() for p in self.parameters())
 
     def start_from(self, decoder: Decoder) -> None:

@@ -60,7 +60,7 @@ class MedusaHead(nn.Module):
 
     @property
     def num_trained(self) -> int:
-        """Trained parameters."""
+        """Parameters of its own, also those that a training left as they were."""
         return sum(p.numel() for p in self.parameters())
 
     def forward(self, states: Float[Tensor, "... D"], head: Float[Tensor, "draft D"] | None) -> list[Tensor]:

@@ -140,16 +140,17 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     report("re-scoring answers", 0, 0)
     rows = league_rows(results, methods, config.temperatures, Auditor(pair.target, prompts), config.seed)
     report("timing passes", 0, 0)
+    sync = torch.cuda.synchronize if source.device.startswith("cuda") else None
     return {
         **_told(config, pair, source, held_out),
         "rows": [asdict(row) for row in rows],
-        "verify_costs": verify_costs(pair.target, prompts[0]),
+        "verify_costs": verify_costs(pair.target, prompts[0], sync=sync),
         "round_shares": round_shares(
             bench,
             [m for m in methods if m.name not in results.failures],
             prompts[0],
             max_new_tokens=min(64, config.max_new_tokens),
-            sync=torch.cuda.synchronize if source.device.startswith("cuda") else None,
+            sync=sync,
         ),
         "tuning": tuned,
         "traces": results.traces,

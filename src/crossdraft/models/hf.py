@@ -27,6 +27,8 @@ def knows(model_type: str) -> bool:
 class TransformersTarget:
     """Implements ``core.protocols.VLM`` over ``AutoModelForCausalLM``; text only. Raises CheckpointError."""
 
+    chains_only = True
+
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         from transformers import AutoModelForCausalLM
 

@@ -42,9 +42,10 @@ class HeadTraining:
     intermediate_size). epochs, minutes: whichever ends first. batch: answers of a step. peak_lr: None takes
     0.256 / width, which is 6e-5 at 4,096. passes: of the recipe, replaced. start: "random", "target" (as the
     target's last layer, ``FeatureHead.start_from``), or a trained head of the same shape to go on from.
-    freeze_output: a head's own output matrices stay as they began, the target's rows: less to compute, and less to
-    learn by heart from few answers. depth: guesses of a chain in the held-out figures. dtype: "bfloat16" computes
-    in it, with float32 weights. processes: 2 halve every batch on a CPU.
+    freeze_output: a head's own output matrices stay as they began, the target's rows (of a trained head that is
+    gone on from: its own): less to compute, and less to learn by heart from few answers. depth: guesses of a chain
+    in the held-out figures. dtype: "bfloat16" computes in it, with float32 weights. processes: 2 halve every batch
+    on a CPU.
     """
 
     name: str
@@ -176,7 +177,8 @@ def network_of(config: HeadTraining, target: DecoderConfig) -> Head:
     head: Head = config.recipe.network(target, **config.settings)
     if config.freeze_output and not output_matrices(head):
         raise SettingError(
-            f"head '{config.name}' reads the target's output head, which is not trained; leave freeze_output out"
+            f"{config.name} heads as they are asked for read the target's output head, which is not trained; leave "
+            "freeze_output out, or give them output rows of their own (own_head=true)"
         )
     if config.start == "target":
         if isinstance(head, MedusaHead):

@@ -104,6 +104,8 @@ def train_together(
     about = plain(asdict(config) | {"target": before, "answers": lessons.digest, "train": len(train)})
     del about["minutes"]
     about["heads"] = {k: v for k, v in about["heads"].items() if k not in ("minutes", "device")}
+    if not config.heads.freeze_output:  # what was begun before there was a choice is gone on with
+        del about["heads"]["freeze_output"]
     record = ended_before(
         out, KIND, about, resume=resume, products=(HEAD, Path(TARGET) / WEIGHTS), state=out / TOGETHER, note=note
     )
@@ -185,7 +187,7 @@ class _Course:
     @property
     def num_trained(self) -> int:
         """Trained parameters, the heads' and the change's."""
-        return sum(p.numel() for p in self.module.parameters())
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
     def seen(self, batch: Batch) -> Batch:
         """The batch with the states that the changed target has."""

@@ -164,12 +164,16 @@ _ABOUT_TEXTS = ("summarise", "rewrite", "question-answering")
 _WORDS_OF_A_PASSAGE, _FEW_WORDS = 120, 25
 
 
+# the number of a list's item ends no sentence
+_SENTENCE = re.compile(r".+?(?<!\d)[.!?][\"')*]*(?=\s|$)\s*", re.DOTALL)
+
+
 def _cut(text: str) -> str | None:
     """Whole sentences from the beginning of ``text``; None where it is no passage."""
     if "```" in text:
         return None
     kept = ""
-    for sentence in re.findall(r".+?(?:[.!?:](?=\s)|\n|$)\s*", text.strip(), re.DOTALL):
+    for sentence in _SENTENCE.findall(text.strip()):
         if len((kept + sentence).split()) > _WORDS_OF_A_PASSAGE:
             break
         kept += sentence

@@ -41,16 +41,19 @@ def _passes(curve: Mapping[int, float], trees: Mapping[int, float]) -> Markup:
             x = [place for place, width in enumerate(widths) if width in points]
             series.append(charts.Series(name, x, [points[widths[place]] for place in x]))
     body = [
-        [str(width), *(words.figure(points.get(width)) for points in (curve, trees)),
-         words.figure(curve.get(width, trees.get(width, step)) / step)]
-        for width in widths
+        [str(width), *(
+            words.figure(None if width not in points else points[width] / by)
+            for by in (1.0, step) for points in (curve, trees)
+        )] for width in widths
     ]  # fmt: skip
     return blocks.together([
         blocks.grid([charts.lines(
             "Cost of a target pass by its width, measured medians", series, x_label="new positions in the pass",
             y_label="ms", x_names=names, y_range=(0.0, 1.05 * max([*curve.values(), *trees.values()])),
         )]),
-        blocks.folded("Table: verify cost ratio v(w)", ("width", "chain, ms", "tree, ms", "v(w)"), body),
+        blocks.folded(
+            "Table: verify cost ratio v(w)", ("width", "chain, ms", "tree, ms", "chain, v(w)", "tree, v(w)"), body
+        ),
     ])  # fmt: skip
 
 
