@@ -223,10 +223,12 @@ def test_what_must_be_said_is_said_below_the_table() -> None:
             row("none"), row("a", error="lost"), row("b", output="lossy", lossless=False, mismatches=9),
             row("c", mismatches=1), row("d", audit={"checked": 9, "doubts": 1}),
         ],
-        "round_shares": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12}],
+        "round_shares": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12},
+                         {"method": "eagle", "bookkeeping": None, "error": "OSError: gone"}],
         "tuning": None, "exactness": {"bit_exact": False, "detail": "not tested"},
     }  # fmt: skip
-    failed, lossy, wrong, doubts, shares, exact = notes(body)
+    failed, lossy, wrong, doubts, shares, gone, exact = notes(body)
+    assert gone == "eagle: where a round's time goes could not be measured (OSError: gone)"
     assert "takes 3% to 12% of a round" in shares
     assert (
         failed == "FAILED 'a': lost" and lossy.endswith(": b") and wrong.endswith(": c") and doubts.endswith(": d")
