@@ -40,12 +40,12 @@ answers | smollm)
 	if [ "$which" = smollm ]; then
 		set -- --data "$out/own" --data "$out/about"
 		heads="--draft-vocab 16384 --batch 8 --processes 2"
-		head eagle3 "$@" $heads --lr 1.5e-3 --epochs 4 --passes 4 --start target --freeze-output
+		head eagle3 "$@" $heads --lr 1.5e-3 --epochs 3 --passes 4 --start target --freeze-output
 		head eagle "$@" $heads --lr 1e-3 --epochs 3
 		head hass "$@" $heads --lr 5e-4 --epochs 2 --start "$out/eagle"
-		head medusa "$@" $heads --lr 1e-3 --epochs 2 --set own_head=true
+		head medusa "$@" $heads --lr 1e-3 --epochs 1 --minutes 12 --set own_head=true
 		run train draft-model --target "$target" --data "$out/answers" "$@" --out "$out/draft_model" \
-			--epochs 1 --processes 2
+			--epochs 1 --minutes 6 --processes 2
 	fi
 	;;
 *)
