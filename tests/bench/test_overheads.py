@@ -121,6 +121,7 @@ def test_a_profile_holds_all_of_it(tiny: Any, prompt: Any) -> None:
     )  # fmt: skip
     assert (profile.target_encode_ms, profile.target_prefill_ms) == pytest.approx((10, 20))
     assert profile.target_pass_ms == pytest.approx({1: 5, 4: 8})
+    assert profile.target_tree_ms == pytest.approx({width: 4 + width for width in (4, 8, 16, 32, 64)})
     assert profile.contention == pytest.approx((60 + 0.5) / (30 + 0.5))
     assert profile.overlapped_ms == pytest.approx(60.5)
     assert (profile.overhead_ms, profile.adapter_ms) == pytest.approx((0.5, 3.0))

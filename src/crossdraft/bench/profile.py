@@ -94,10 +94,12 @@ def measure(
     encoded = target.encode(prompt)
     prefill = median_ms(lambda: target.prefill(encoded, room=8), 3, sync=sync, now=now)
     report(stages[1], 1, len(stages))
-    trees_of = tree_widths(target, target.max_positions - len(encoded.tokens) - _SPARE)
-    session = rooted(target, encoded, max(*widths, *trees_of) + _SPARE)
+    session = rooted(target, encoded, max(widths) + _SPARE)
     passes = passes_ms(session, widths, repeats, sync=sync, now=now)
-    trees = passes_ms(session, trees_of, repeats, typical_tree, sync=sync, now=now)
+    trees: dict[int, float] = {}
+    if trees_of := tree_widths(target, target.max_positions - session.length - _SPARE):
+        session = rooted(target, encoded, max(trees_of) + _SPARE)
+        trees = passes_ms(session, trees_of, repeats, typical_tree, sync=sync, now=now)
     own: dict[str, Any] = {}
     if event_model is not None:
         report(stages[2], 2, len(stages))

@@ -188,9 +188,11 @@ def notes(body: Body) -> list[str]:
             f"choosing and masking nodes takes {min(shares):.0%} to {max(shares):.0%} of a round of the methods "
             "with a head"
         )
-    for told in body["round_shares"]:
-        if told.get("error"):
-            lines.append(f"{told['method']}: where a round's time goes could not be measured ({told['error']})")
+    lines += [
+        f"{told['method']}: where a round's time goes could not be measured ({told['error']})"
+        for told in body["round_shares"]
+        if told.get("error")
+    ]
     exact = body["exactness"]
     lines.append(f"{'bit-exact' if exact['bit_exact'] else 'not bit-exact'}: {exact['detail']}")
     return lines

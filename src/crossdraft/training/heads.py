@@ -362,7 +362,7 @@ class Pupil:
         for start in range(0, len(self.held_out), together):
             places = self.held_out[start : start + together]
             batch = seen(self.lessons.batch(places))
-            loss += float(self.learn(batch)) * len(places)
+            loss += float(self.learn(batch).detach()) * len(places)
             hits, found, there = self._hits(batch, depth)
             ranks += found
             there_were += there.sum((1, 2))
