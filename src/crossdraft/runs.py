@@ -160,8 +160,9 @@ def train_on_corpus(
     given = [corpora] if isinstance(corpora, str | Path) else list(corpora)
     read = [read_corpus(place) for place in (*given, *([] if held_out is None else [held_out]))]
     folder = resolve_checkpoint(resolve(target, "target"))
+    mark = fingerprint(folder)
     for corpus_of in read:
-        if corpus_of.about.get("checkpoint") not in (None, fingerprint(folder)):
+        if corpus_of.about.get("checkpoint") not in (None, mark):
             raise DataError(f"{corpus_of.root}: holds answers of another target than {target}; name its own")
     report("loading the target", 0, 0)
     vlm, decoder = load_for_training(target, device=shared.device)
@@ -178,7 +179,7 @@ def train_on_corpus(
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
     asked_of = "".join(str(corpus.about["sha256"]) for corpus in read)
-    digest = f"{fingerprint(folder)[:8]}-{hashlib.sha256(asked_of.encode()).hexdigest()[:8]}"
+    digest = f"{mark[:8]}-{hashlib.sha256(asked_of.encode()).hexdigest()[:8]}"
     keep = None if online else Path(given[0]) / f"states-{digest}"
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
@@ -190,7 +191,6 @@ def train_on_corpus(
         "resume": not restart,
     }
     if isinstance(config, HeadTraining):
-        mark = fingerprint(folder)
         record = train_head(taught, train, held, out, config, target=folder.name, fingerprint=mark, **more)
     else:
         family = find("model family", PARTS, family_of(read_json(folder / "config.json")))

@@ -14,9 +14,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def corpus(run: Run, llama: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "corpus"
+    return answered(run, llama, "league", 12, tmp_path / "corpus")
+
+
+def answered(run: Run, llama: Path, prompts: str, limit: int, out: Path) -> Path:
     code, _, said = run(
-        "data", "answers", "--target", llama, "--prompts", "league", "--limit", 12, "--max-new-tokens", 8,
+        "data", "answers", "--target", llama, "--prompts", prompts, "--limit", limit, "--max-new-tokens", 8,
         "--dtype", "float32", "--out", out,
     )  # fmt: skip
     assert code == 0, said
@@ -63,12 +66,7 @@ def test_a_head_is_trained_and_drafts(
 def test_answers_of_several_corpora_are_learned_together(
     run: Run, llama: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    more = tmp_path / "more"
-    code, _, err = run(
-        "data", "answers", "--target", llama, "--prompts", "training", "--limit", 6, "--max-new-tokens", 8,
-        "--dtype", "float32", "--out", more,
-    )  # fmt: skip
-    assert code == 0, err
+    more = answered(run, llama, "training", 6, tmp_path / "more")
     records = []
     for number, others in enumerate(([], ["--data", more], ["--data", more, "--held-out", corpus])):
         out = tmp_path / f"head{number}"

@@ -149,11 +149,9 @@ class FeatureSession:
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
         rows = torch.arange(k, device=head.device)
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
-        levels = 0
         for level in range(1, depth):
             if settings.nodes is None and not self._pays(worth):
                 break
-            levels = level
             seen = extend_mask(seen, rows)
             embeds = self._embed(head.tokens(word))
             out = head.step(self._state, guesses, embeds, level, (level - 1) * k, seen)
@@ -167,7 +165,7 @@ class FeatureSession:
             frontier = best.indices + (k + (level - 1) * k * k)
             guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
         all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
-        count = self._count(all_values, levels)
+        count = self._count(all_values, len(tokens) - 1)
         kept, above = select(all_values, all_parents, count)
         return Draft(head.tokens(torch.cat(tokens)).cpu()[kept], above, source=settings.name)
 

@@ -4,7 +4,7 @@ They are of the kinds of the league's prompts and never one of those: the league
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from crossdraft.data.prompts.words import WORDS
 
 _SLOT = re.compile(r"\{([A-Za-z]+?)(\d?)\}")
 _CODE_SLOT = re.compile(r"<(items|item|func|field|n|cls)>")
+# the number of a list's item ends no sentence
+_SENTENCE = re.compile(r".+?(?<!\d)[.!?][\"')*]*(?=\s|$)\s*", re.DOTALL)
+_ABOUT_TEXTS = ("summarise", "rewrite", "question-answering")
+_WORDS_OF_A_PASSAGE, _FEW_WORDS = 120, 25
 # how often in a row a prompt may come out as an earlier one before we say that there are no more
 _PATIENCE = 200
 
@@ -113,21 +117,28 @@ def write_prompts(count: int, seed: int = 0) -> list[PromptRecord]:
     The group of a prompt is its template, scene or snippet, so that whole templates can be held out.
     SettingError when there are not so many.
     """
+    rng = np.random.default_rng(seed_for(seed, "prompts"))
+
+    def write(number: int, tried: int) -> tuple[str, str, str]:
+        kind = KINDS[number % len(KINDS)]
+        return kind, *_ask(kind, rng)
+
+    return _distinct(f"written-{seed}", count, write)
+
+
+def _distinct(name: str, count: int, write: Callable[[int, int], tuple[str, str, str]]) -> list[PromptRecord]:
+    """``count`` training prompts of different questions. write: (made, tried so far) -> kind, group, question."""
     if count < 1:
         raise SettingError(f"the number of prompts is {count}, must be 1 or more")
-    rng = np.random.default_rng(seed_for(seed, "prompts"))
     made: dict[str, PromptRecord] = {}
-    failed = 0
+    tried = failed = 0
     while len(made) < count:
-        kind = KINDS[len(made) % len(KINDS)]
-        group, question = _ask(kind, rng)
-        if question in made:
-            failed += 1
-            if failed > _PATIENCE:
-                raise SettingError(f"only {len(made)} different prompts can be written, {count} are asked for")
-            continue
-        failed = 0
-        made[question] = PromptRecord(f"written-{seed}-{len(made):05d}", kind, question, "training", group)
+        kind, group, question = write(len(made), tried)
+        tried += 1
+        failed = failed + 1 if question in made else 0
+        if failed > _PATIENCE:
+            raise SettingError(f"only {len(made)} different prompts can be written, {count} are asked for")
+        made.setdefault(question, PromptRecord(f"{name}-{len(made):05d}", kind, question, "training", group))
     return list(made.values())
 
 
@@ -138,34 +149,19 @@ def write_prompts_about(texts: Sequence[tuple[str, str]], count: int, seed: int 
     the end of a sentence. Texts of fewer than ``_FEW_WORDS`` words, and such as hold code, are left out.
     SettingError when there are not so many prompts.
     """
-    if count < 1:
-        raise SettingError(f"the number of prompts is {count}, must be 1 or more")
     passages = [(group, cut) for group, text in texts if (cut := _cut(text)) is not None]
     if not passages:
         raise SettingError(f"none of the {len(texts)} texts is long enough for a prompt about it")
     rng = np.random.default_rng(seed_for(seed, "prompts about"))
     order = rng.permutation(len(passages))
-    made: dict[str, PromptRecord] = {}
-    tried = failed = 0
-    while len(made) < count:
+
+    def write(number: int, tried: int) -> tuple[str, str, str]:
         turn, place = divmod(tried, len(passages))
         group, passage = passages[order[place]]
         kind = _ABOUT_TEXTS[(place + turn) % len(_ABOUT_TEXTS)]
-        tried += 1
-        question = _about(kind, passage, _Filler(rng))
-        failed = failed + 1 if question in made else 0
-        if failed > _PATIENCE:
-            raise SettingError(f"only {len(made)} different prompts can be written, {count} are asked for")
-        made.setdefault(question, PromptRecord(f"about-{seed}-{len(made):05d}", kind, question, "training", group))
-    return list(made.values())
+        return kind, group, _about(kind, passage, _Filler(rng))
 
-
-_ABOUT_TEXTS = ("summarise", "rewrite", "question-answering")
-_WORDS_OF_A_PASSAGE, _FEW_WORDS = 120, 25
-
-
-# the number of a list's item ends no sentence
-_SENTENCE = re.compile(r".+?(?<!\d)[.!?][\"')*]*(?=\s|$)\s*", re.DOTALL)
+    return _distinct(f"about-{seed}", count, write)
 
 
 def _cut(text: str) -> str | None:
