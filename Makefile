@@ -43,7 +43,7 @@ bench: $(STAMP)  ## every figure of the README, as records in runs/bench
 study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about half an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/crossdraft study runs/study $(if $(QUICK),--quick)
 
-heads: smollm  ## answers of both targets and every drafting head trained on them, into runs/heads (about 2.5 hours on 2 cores)
+heads: smollm  ## answers of both targets and every drafting head trained on them, into runs/heads (by its parts about 2.5 hours on 2 cores)
 	sh scripts/heads.sh nano runs/heads/nano & \
 	sh scripts/heads.sh answers runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"; \
 	other=$$?; wait $$! && exit $$other
