@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself; the next run starts at once. Needs python3.11 (or newer), pip, gcc and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+DEVICE ?= cpu
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
@@ -43,8 +44,8 @@ bench: $(STAMP)  ## every figure of the README, as records in runs/bench
 study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about half an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/crossdraft study runs/study $(if $(QUICK),--quick)
 
-heads: smollm  ## answers of both targets and every drafting head trained on them, into runs/heads (by its parts about 2.5 hours on 2 cores)
+heads: smollm  ## answers of both targets and every drafting head, into runs/heads (2.5 hours on 2 cores; DEVICE=cuda: SmolLM2's on a GPU)
 	sh scripts/heads.sh nano runs/heads/nano & \
-	sh scripts/heads.sh answers runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"; \
+	sh scripts/heads.sh answers runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)" $(DEVICE); \
 	other=$$?; wait $$! && exit $$other
-	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)"
+	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)" $(DEVICE)

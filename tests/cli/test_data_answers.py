@@ -170,6 +170,7 @@ def test_clips_become_a_corpus_by_running_or_from_a_store(run: Run, scenes: Path
         (("--limit", 0), "--limit is 0"),
         (("--prompts", "nowhere.jsonl"), "cannot be read"),
         (("--store", "s"), "reads text alone"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
     ],
 )
 def test_bad_settings(run: Run, llama: Path, tmp_path: Path, options: tuple[object, ...], words: str) -> None:

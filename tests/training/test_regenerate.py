@@ -96,6 +96,11 @@ def test_greedy_answers_are_those_of_our_own_loop(folder: Path) -> None:
     assert all(not set(tokens[:-1]) & set(ENDS) for tokens in said)
 
 
+def test_a_gpu_is_one_worker(folder: Path) -> None:
+    with pytest.raises(SettingError, match="2 processes were asked for; on a GPU one does the work"):
+        TextTarget(folder, torch.float32, 70, 2, "cuda")
+
+
 @pytest.mark.parametrize("stage", [1, 7, 1000])
 def test_ended_answers_leave_the_batch_unnoticed(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
     batch = Batch(tuple(ASKED[:6]), 0.0, 1)

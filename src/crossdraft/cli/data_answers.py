@@ -50,6 +50,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     answers.add_argument("--seed", type=int, default=0, metavar="S")
     answers.add_argument("--dtype", default="auto", metavar="NAME", help="auto, bfloat16 or float32")
+    answers.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
     answers.add_argument(
         "--threads",
         type=int,
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("limit", "per_clip", "threads"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
-    source = Source.of(args.target, "target", args.dtype, "cpu")
+    source = Source.of(args.target, "target", args.dtype, args.device)
     text = not watches(source.folder)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
@@ -145,8 +146,9 @@ def _answering(
     from crossdraft.training.regenerate import LoopTarget, TextTarget
 
     if not jobs:
-        return TextTarget(Path(source.folder), getattr(torch, source.dtype), config.max_new_tokens, args.threads)
-    target = build.load_target(source.folder, dtype=source.dtype, device="cpu", threads=args.threads)
+        dtype = getattr(torch, source.dtype)
+        return TextTarget(Path(source.folder), dtype, config.max_new_tokens, args.threads, source.device)
+    target = build.load_target(source.folder, dtype=source.dtype, device=source.device, threads=args.threads)
     drafter = build.make_drafter("memory", target=target)
     return LoopTarget(target, drafter, config.max_new_tokens, {job.id: job.load for job in jobs})
 

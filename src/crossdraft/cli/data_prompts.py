@@ -19,7 +19,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "--about",
         metavar="CORPUS",
         help="compose tasks about these answers of the target; no model runs, so that temperature, lengths, batch, "
-        "type and processes do not matter",
+        "type, device and processes do not matter",
     )
     verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
     verb.add_argument("--out", required=True, metavar="FILE", help="the JSON lines that shall be written")
@@ -28,6 +28,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb.add_argument("--batch", type=int, default=48, metavar="N", help="made at once (default: 48)")
     verb.add_argument("--seed", type=int, default=0, metavar="S")
     verb.add_argument("--dtype", default="auto", metavar="NAME", help="auto, bfloat16 or float32")
+    verb.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
     verb.add_argument(
         "--threads", type=int, default=1, metavar="N", help="processes of one CPU thread (default: 1)"
     )
@@ -58,10 +59,11 @@ def _made_up(args: argparse.Namespace) -> list[dict[str, str]]:
     config = SelfAsking(
         count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
     )
-    source = Source.of(args.target, "target", args.dtype, "cpu")
+    source = Source.of(args.target, "target", args.dtype, args.device)
     if watches(source.folder):
         raise SettingError(f"{args.target} watches videos: its prompts are questions about clips; make a data set")
-    target = TextTarget(Path(source.folder), getattr(torch, source.dtype), config.max_tokens, args.threads)
+    dtype = getattr(torch, source.dtype)
+    target = TextTarget(Path(source.folder), dtype, config.max_tokens, args.threads, source.device)
     with output.progress() as report:
         made = own_prompts(target, config, report)
     return [

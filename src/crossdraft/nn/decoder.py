@@ -122,6 +122,16 @@ def _rotate(x: Float[Tensor, "B T H d"], cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def expect_many_lengths(device: torch.device | str) -> None:
+    """Keep torch from cuDNN's attention, for work in which nearly every call has another length.
+
+    It makes a plan for each new shape, which takes the host many times longer than the GPU needs for the attention
+    itself. For the whole process; nothing on a CPU.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions. Source: Ainslie et al., "GQA", arXiv 2305.13245.
 

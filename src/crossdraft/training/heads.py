@@ -190,10 +190,6 @@ def network_of(config: HeadTraining, target: DecoderConfig) -> Head:
             raise SettingError(
                 f"{config.start} holds a head of another shape; give the settings that it was trained with"
             )
-        if len(before.d2t) > len(head.d2t):
-            raise SettingError(
-                f"{config.start} drafts {len(before.d2t)} tokens; give as many or more, not {len(head.d2t)}"
-            )
     return head
 
 
@@ -246,22 +242,24 @@ class Pupil:
         start_outputs(head, rows)
 
     def _go_on_from(self, path: str) -> None:
-        """The weights and the draft vocabulary of a trained head; further tokens begin with the target's rows."""
+        """The weights and the draft vocabulary of a trained head, or of fewer tokens the most frequent ones of it;
+        further tokens begin with the target's rows."""
         head, (before, card) = self.head, load_head(path)
         file = Path(path) / HEAD if Path(path).is_dir() else Path(path)
         self.before = card, hashlib.sha256(file.read_bytes()).hexdigest()
         common = self._common()
-        more = common[~torch.isin(common, before.d2t)][: len(head.d2t) - len(before.d2t)]
-        with_draft_vocab(head, torch.cat((before.d2t, more)).sort().values)
-        known = torch.isin(head.d2t, before.d2t)
+        drafted = torch.isin(common, before.d2t)
+        chosen = torch.cat((common[drafted], common[~drafted]))[: len(head.d2t)]
+        with_draft_vocab(head, chosen.sort().values)
         rows = self.lessons.decoder.lm_head.weight.detach().cpu()[head.d2t].float()
         outputs = {id(matrix) for matrix in output_matrices(before)}
         kept = {name: p for name, p in before.named_parameters() if id(p) not in outputs}
         head.load_state_dict(kept, strict=False)
         start_outputs(head, rows)
+        known, still = torch.isin(head.d2t, before.d2t), torch.isin(before.d2t, head.d2t)
         with torch.no_grad():
             for matrix, trained in zip(output_matrices(head), output_matrices(before), strict=True):
-                matrix[known] = trained  # both in rising order of the target's ids
+                matrix[known] = trained[still]  # both in rising order of the target's ids
 
     def _common(self) -> Int[Tensor, "V"]:
         """The target's tokens, those that are most frequent in the answers first, of equal ones the lower id: a

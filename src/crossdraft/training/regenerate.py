@@ -25,6 +25,7 @@ from crossdraft.data.corpus import CorpusWriter, Reply
 from crossdraft.decode.loop import first_end, generate
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
+from crossdraft.nn.decoder import expect_many_lengths
 from crossdraft.verify import rule_for
 
 _STAGE = 32
@@ -151,16 +152,24 @@ class TextTarget:
     """A text target on transformers' own ``generate``, many prompts at once.
 
     The prompts' ids and the end tokens are those of ``models.llama.LlamaTarget``. workers: processes, each with a
-    model and one thread of its own (they scale better than threads, and the answers do not depend on how many there
-    are); 1: in this process. In half precision a batch does not round as our one-request passes do, so a greedy
-    answer may leave the target's own at a near-tie: as training material both are the target's.
-    Raises CheckpointError.
+    model and one CPU thread of its own (they scale better than threads, and the answers do not depend on how many
+    there are); 1: in this process. In half precision a batch does not round as our one-request passes do, so a
+    greedy answer may leave the target's own at a near-tie: as training material both are the target's. For the same
+    reason the answers depend on the device.
+    Raises SettingError for several workers on a GPU; CheckpointError.
     """
 
     folder: Path
     dtype: torch.dtype
     max_new_tokens: int
     workers: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.workers > 1 and not self.device.startswith("cpu"):
+            raise SettingError(
+                f"{self.workers} processes were asked for; on a GPU one does the work, with larger batches instead"
+            )
 
     def answers(self, batches: Sequence[Batch]) -> Iterator[list[tuple[int, ...]]]:
         """See ``Answering``. SettingError when a prompt and its answer exceed the context."""
@@ -280,6 +289,7 @@ class _Generator:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        expect_many_lengths(target.device)
         folder = target.folder
         weight_files(folder)  # refuses pickles with a clear line
         try:
@@ -289,7 +299,7 @@ class _Generator:
             raise CheckpointError(f"transformers cannot load {folder}: {first}") from error
         # nothing but what we ask for: a checkpoint's own settings (penalties, top-k) would give another law
         model.generation_config = GenerationConfig()
-        self._model = model.eval()
+        self._model, self._device = model.eval().to(target.device), torch.device(target.device)
         self._ends = end_tokens(folder, read_json(folder / "config.json"))
         self._max_new_tokens = target.max_new_tokens
 
@@ -309,9 +319,10 @@ class _Generator:
             eos_token_id=list(self._ends) or None, pad_token_id=self._ends[0] if self._ends else 0,
             return_dict_in_generate=True, **drawn,
         )  # fmt: skip
+        ids, seen = ids.to(self._device), seen.to(self._device)
         said: list[list[int]] = [[] for _ in prompts]
         live, cache = list(range(len(prompts))), None
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed)
             # by and by, so that answers that have ended do not go on costing until the longest has
             while live and (room := self._max_new_tokens - len(said[live[0]])) > 0:
@@ -324,7 +335,7 @@ class _Generator:
                     said[row] += tokens if end is None else tokens[: end + 1]
                 on = [i for i, row in enumerate(live) if said[row][-1] not in self._ends]
                 live, ids, cache = [live[i] for i in on], out.sequences[on], out.past_key_values
-                cache.batch_select_indices(torch.tensor(on, dtype=torch.long))
+                cache.batch_select_indices(torch.tensor(on, dtype=torch.long, device=self._device))
                 seen = torch.nn.functional.pad(seen[on], (0, ids.shape[1] - seen.shape[1]), value=1)
         return [tuple(tokens) for tokens in said]
 
