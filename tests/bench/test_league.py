@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 from crossdraft.bench.league import Cost, Heat, Method, Played, Results, middle, play, told, tune, with_budget
-from crossdraft.bench.league_rows import Auditor, LeagueRow, compared, league_rows
+from crossdraft.bench.league_rows import Auditor, LeagueRow, compared, league_rows, tau_differences
 from crossdraft.bench.paired import PLAIN
 from crossdraft.bench.workbench import Capped, Scripted, Workbench
 from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import Needs
 from crossdraft.core.types import Draft, Exactness, Generation, Round, Step
+from crossdraft.evaluate.intervals import Recordings
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def rows_of(
     settings = {"repeats": 1, "max_new_tokens": 24, "traces": 0, **settings}
     results = play(bench, methods, prompts, **settings)
     temperatures = settings.get("temperatures", (0.0,))
-    plain = Method(name=PLAIN, make=lambda _: bench.make_drafter(PLAIN))
+    plain = Method(name=PLAIN, make=lambda _: bench.make_drafter(PLAIN), kind="baseline")
     rows = league_rows(results, [plain, *methods], temperatures, Auditor(bench.target, prompts))
     return results, {(row.method, row.temperature): row for row in rows}
 
@@ -202,6 +204,28 @@ def test_the_bootstrap_is_the_same_twice_and_another_with_another_seed(
     assert one == same
     assert one.tau_interval != other.tau_interval or one.speedup_decode_interval != other.speedup_decode_interval
     assert one.tau == other.tau
+
+
+def test_methods_are_compared_on_the_same_prompts(bench: Workbench, prompts: list[Any]) -> None:
+    """By falling tau, each with the next; controls and plain decoding are nobody's neighbours. The interval is that
+    of drawing prompts by hand."""
+    methods = [
+        drafting(bench, "ngram"), drafting(bench, "memory", kind="trained"),
+        drafting(bench, "constant"), drafting(bench, "layer_skip", kind="control"),
+    ]  # fmt: skip
+    _, rows = rows_of(bench, methods, prompts)
+    told = tau_differences(list(rows.values()), seed=3)
+    order = sorted(("ngram", "memory", "constant"), key=lambda name: -(rows[name, 0.0].tau or 0))
+    assert [(d["above"], d["below"]) for d in told] == list(pairwise(order))
+    for one in told:
+        above, below = (rows[one[name], 0.0] for name in ("above", "below"))
+        assert one["difference"] == pytest.approx((above.tau or 0) - (below.tau or 0))
+        draws = Recordings.of([str(a["prompt"]) for a in above.answers], seed=3).weights
+        gaps = 0.0
+        for row, sign in ((above, 1), (below, -1)):
+            emitted = np.array([a["tokens"] - 1 for a in row.answers])
+            gaps = gaps + sign * (draws @ emitted) / (draws @ np.array([a["rounds"] for a in row.answers]))
+        assert [one["low"], one["high"]] == pytest.approx(np.quantile(gaps, [0.025, 0.975]).tolist())
 
 
 def test_one_prompt_gives_figures_without_intervals(bench: Workbench, ask: Any) -> None:

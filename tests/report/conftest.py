@@ -210,6 +210,10 @@ def league() -> Body:
     return {
         "target": "nano-target", "event_model": None, "dtype": "bfloat16", "device": "cpu", "threads": 1,
         "prompts": asked, "temperatures": [0.0, 1.0], "mode": "best", "rows": [asdict(row) for row in rows],
+        "tau_differences": [
+            {"temperature": 0.0, "above": "eagle", "below": "ngram", "difference": 0.5, "low": 0.2, "high": 0.8},
+            {"temperature": 1.0, "above": "eagle", "below": "ngram", "difference": 0.1, "low": None, "high": None},
+        ],
         "round_shares": [
             {"method": "eagle", "network": 0.4, "bookkeeping": 0.07, "verify": 0.5, "commit": 0.03, "round_ms": 9.0}
         ],

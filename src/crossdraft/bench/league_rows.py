@@ -5,8 +5,10 @@ given that all above it were accepted; speed-ups are ratios of summed times over
 from drawing whole prompts anew.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,14 @@ from crossdraft.core.protocols import VLM
 from crossdraft.core.types import Generation, Round
 from crossdraft.decode.audit import audit
 from crossdraft.evaluate.acceptance import Rounds, as_record, round_figures
-from crossdraft.evaluate.intervals import Recordings
+from crossdraft.evaluate.intervals import Recordings, ratio
 
 Body = dict[str, Any]
 FOREIGN = "other arithmetic"
 """Output of a row whose answers another library gave: they are compared, and nothing is promised of them."""
+
+DRAFTS = ("training-free", "trained")
+"""Kinds of methods that are compared with each other; the others are what they are held against."""
 
 _PERCENTILES = (5, 10, 25, 50, 75, 90, 95, 99)
 
@@ -109,6 +114,36 @@ def league_rows(
             else:
                 rows.append(_row(method, temperature, played, plain, results.costs[method.name], auditor, seed))
     return rows
+
+
+def tau_differences(rows: Sequence[LeagueRow], seed: int = 0) -> list[Body]:
+    """For each temperature the drafting methods by falling tau, and by how much each is above the next: both on the
+    same prompts, which are drawn anew together, so that what makes a prompt easy for both cancels. 95 % intervals;
+    None with a single prompt."""
+    told = []
+    for temperature in dict.fromkeys(row.temperature for row in rows):
+        own = [r for r in rows if r.temperature == temperature and r.tau is not None and r.kind in DRAFTS]
+        own.sort(key=lambda row: -(row.tau or 0.0))
+        told += [_difference(above, below, seed) for above, below in pairwise(own)]
+    return told
+
+
+def _difference(above: LeagueRow, below: LeagueRow, seed: int) -> Body:
+    labels = [str(answer["prompt"]) for answer in above.answers]
+    drawn = Recordings.of(labels, draws=2000 if len(set(labels)) > 1 else 0, seed=seed)
+    sums = []
+    for row in (above, below):
+        assert [a["prompt"] for a in row.answers] == [a["prompt"] for a in above.answers]
+        # the first token came with the prefill
+        emitted = np.array([answer["tokens"] - 1 for answer in row.answers], dtype=float)
+        rounds = np.array([answer["rounds"] for answer in row.answers], dtype=float)
+        sums.append([drawn.tally(np.arange(len(labels)), values) for values in (emitted, rounds)])
+    gap = drawn.paired(ratio, *sums).gap
+    low, high = (None if math.isnan(end) else end for end in (gap.low, gap.high))
+    return {
+        "temperature": above.temperature, "above": above.method, "below": below.method, "difference": gap.value,
+        "low": low, "high": high,
+    }  # fmt: skip
 
 
 def _named(method: Method, temperature: float, lossless: bool | None = None) -> Body:

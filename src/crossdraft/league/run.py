@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from crossdraft.bench.league import Method, play, tune, with_budget
-from crossdraft.bench.league_rows import Auditor, league_rows
+from crossdraft.bench.league_rows import Auditor, league_rows, tau_differences
 from crossdraft.bench.paired import PLAIN
 from crossdraft.bench.round_shares import round_shares
 from crossdraft.bench.verify_cost import verify_costs
@@ -144,6 +144,7 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     return {
         **_told(config, pair, source, held_out),
         "rows": [asdict(row) for row in rows],
+        "tau_differences": tau_differences(rows, config.seed),
         "verify_costs": verify_costs(pair.target, prompts[0], sync=sync),
         "round_shares": round_shares(
             bench,

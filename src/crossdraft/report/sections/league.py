@@ -20,7 +20,14 @@ def league(gathered: Gathered) -> Markup:
         with reading(found):
             body = found.body
             panels = [
-                (f"{temperature:g}", _at(gathered, [r for r in body["rows"] if r["temperature"] == temperature]))
+                (
+                    f"{temperature:g}",
+                    _at(
+                        gathered,
+                        [r for r in body["rows"] if r["temperature"] == temperature],
+                        [d for d in body.get("tau_differences", []) if d["temperature"] == temperature],
+                    ),
+                )
                 for temperature in body["temperatures"]
             ]
             parts += [
@@ -51,7 +58,7 @@ def _basis(found: Found) -> list[Markup]:
     return [blocks.text(told, "note"), blocks.text(f"{published} Peak memory of the process: {memory}.", "note")]
 
 
-def _at(gathered: Gathered, rows: Sequence[Body]) -> Markup:
+def _at(gathered: Gathered, rows: Sequence[Body], differences: Sequence[Body]) -> Markup:
     good = [row for row in rows if row["error"] is None]
     marks = ["void" if row["error"] is not None else _mark(row) for row in rows]
     failures = [[row["method"], row["error"]] for row in rows if row["error"] is not None]
@@ -69,11 +76,21 @@ def _at(gathered: Gathered, rows: Sequence[Body]) -> Markup:
             charts.lines("Time of a token: share of tokens that take at most so long", _latency(gathered, good),
                          x_label="ms", y_label="share", y_range=(0.0, 1.0)),
         ]),
+        blocks.folded(
+            "Table: acceptance lengths against each other (the same prompts, drawn anew together)",
+            ("method", "above", "difference of tau", "sure"), [_against(told) for told in differences],
+        ),
         blocks.folded("Table: run lengths", ("method", "rounds that accept 0, 1, 2, ... tokens"),
                       [[r["method"], words.short(r["histogram"], 400)] for r in good if r["histogram"]]),
         blocks.folded("Table: latencies, rounds and costs", [name for name, _ in _FURTHER],
                       [[make(row) for _, make in _FURTHER] for row in good]),
     ])  # fmt: skip
+
+
+def _against(told: Body) -> list[str]:
+    sure = told["low"] is not None and told["low"] > 0
+    said = words.estimate({"value": told["difference"], "low": told["low"], "high": told["high"]})
+    return [told["above"], told["below"], said, "yes" if sure else "no"]
 
 
 def _mark(row: Body) -> str:
