@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal
 
-from crossdraft.core.curve import interpolate
+from crossdraft.core.curve import interpolate, points_of
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.evaluate.expected import expected_tokens
 
@@ -116,9 +116,7 @@ def times_from_profile(profile: Mapping[str, Any], **given: Any) -> Times:
     """
     measured: dict[str, Any] = {}
     try:
-        passes = profile["target_pass_ms"]
-        pairs = passes.items() if isinstance(passes, Mapping) else passes
-        curve = {int(rows): float(ms) for rows, ms in pairs}
+        curve = points_of(profile["target_pass_ms"])
         measured.update(verify_ms=curve, step_ms=curve[1])
         for theirs, ours in _OF_PROFILE.items():
             if profile.get(theirs) is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crossdraft.core.curve import points_of
 from crossdraft.report import blocks, charts, words
 from crossdraft.report.gather import Gathered, reading
 
@@ -17,18 +18,13 @@ def profile(gathered: Gathered) -> Markup:
     for found in gathered.of("latency-profile"):
         with reading(found):
             body = found.body.get("profile", found.body)
-            curve = _curve(body["target_pass_ms"])
-            trees = _curve(body.get("target_tree_ms") or {})
+            curve = points_of(body["target_pass_ms"])
+            trees = points_of(body.get("target_tree_ms") or {})
             parts += [blocks.heading(found.name), _passes(curve, trees), _times(body)]
     return blocks.together(parts)
 
 
 _CURVES = ("target_pass_ms", "target_tree_ms")
-
-
-def _curve(passes: Any) -> dict[int, float]:
-    pairs = passes.items() if isinstance(passes, Mapping) else passes
-    return {int(width): float(ms) for width, ms in pairs}
 
 
 def _passes(curve: Mapping[int, float], trees: Mapping[int, float]) -> Markup:
