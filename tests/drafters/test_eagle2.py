@@ -9,7 +9,7 @@ import torch
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.tree import depths
-from crossdraft.core.types import Limits, Sampling
+from crossdraft.core.types import Limits, Sampling, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.eagle import Eagle2
 from crossdraft.drafters.feature import MAX_NODES
@@ -70,14 +70,49 @@ def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any
     for slope, level_ms in ((0.002, 1e-9), (0.02, 0.3), (0.02, 1e-9), (1.0, 1e-9)):
         settings = {"costs": Priced(slope), "branch": 4, "depth": 3, "level_ms": level_ms}
         draft = begin(replace(tiny.drafter("eagle2"), **settings), tiny.target, prompt, SAID).propose(99)
-        emitted, rates = 1.0, []
+        emitted, rates = 1.0, [1.0 / (1.0 + slope + 3 * level_ms)]
         for _, value in best[:MAX_NODES]:
             emitted += 2.718281828459045**value
-            rates.append(emitted / (1.0 + slope * (len(rates) + 2) + 3 * level_ms))
-        count = rates.index(max(rates)) + 1
+            rates.append(emitted / (1.0 + slope * (len(rates) + 1) + 3 * level_ms))
+        count = rates.index(max(rates))
         assert set(paths(draft)) == {path for path, _ in best[:count]}
         sizes.append(len(draft))
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[1] > sizes[2] > sizes[-1] == 1
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[1] > sizes[2] > sizes[-1] == 0
+
+
+@torch.inference_mode()
+def test_promises_that_were_not_kept_make_smaller_trees(tiny: Any, prompt: Prompt, begin: Any) -> None:
+    """A drafter that has seen its head to be wrong sends fewer nodes, then none, and digests nothing any more; one
+    with a fixed number of nodes goes on."""
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.02), branch=4, depth=3, level_ms=0.01)
+    first = begin(drafter, tiny.target, prompt, SAID).propose(99)
+    for _ in range(30):
+        drafter.confidence.learn([0.9, 0.8, 0.7], 0, False, 1.3)
+    later = [begin(drafter, tiny.target, prompt, SAID) for _ in range(7)]
+    assert not drafter.confidence.pays and len(first) > 0
+    assert all(len(session.propose(99)) == 0 for session in later)
+    assert all(session._state is None for session in later), "nothing was read"
+    trial = begin(drafter, tiny.target, prompt, SAID).propose(99)
+    assert len(trial) < len(first), "every eighth request looks again, with a tree as large as was kept"
+    assert len(begin(replace(drafter, nodes=5), tiny.target, prompt, SAID).propose(99)) == 5
+
+
+@torch.inference_mode()
+def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Prompt, begin: Any, paths: Any) -> None:
+    """Depth by depth, and also where somebody else's draft was taken; an answer's end tells nothing."""
+    seen: list[tuple[list[float], int, bool]] = []
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=1e-9)
+    drafter.confidence.learn = lambda promised, kept, cut, ms: seen.append((promised, kept, cut))
+    for ends_in_the_draft, depth in ((False, 2), (True, 2), (False, 0)):
+        session = begin(drafter, tiny.target, prompt, SAID)
+        draft = session.propose(99)
+        path = max(paths(draft), key=len)[:depth]
+        other = next(token for token in range(tiny.target.vocab_size) if token not in draft.tokens)
+        said = path if ends_in_the_draft else (*path, other)
+        session.observe(Step(said, {-1: torch.zeros(len(said), tiny.target.table.shape[1])}))
+        assert seen[-1][1:] == (depth, ends_in_the_draft)
+        shares = [seen[-1][0][d] - sum(seen[-1][0][d + 1 : d + 2]) for d in range(3)]
+        assert 0 < seen[-1][0][0] <= 1 and min(shares) >= 0, "deeper nodes are reached through those above"
 
 
 @torch.inference_mode()

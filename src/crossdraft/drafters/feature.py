@@ -17,6 +17,7 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
 from crossdraft.core.tree import EAGLE_1, StaticTree, extend_mask, select
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
+from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
 from crossdraft.drafters.shapes import Shape, chain_of, plan_of
 from crossdraft.heads.runner import HeadRunner, HeadState
@@ -33,8 +34,8 @@ class FeatureDrafter:
     head: the packed head. costs: measured cost of a target pass by its rows.
     shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of
         all of which the best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
-    depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs, up to
-    MAX_NODES; of a static one all.
+    depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs and by how
+    far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one all.
     level_ms: measured time of one level; None: a tenth of a target step is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
@@ -54,6 +55,7 @@ class FeatureDrafter:
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
     pass_ms: list[float] = field(init=False, repr=False, compare=False)
+    confidence: Confidence = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.shape not in ("dynamic", "static", "chain"):
@@ -73,7 +75,9 @@ class FeatureDrafter:
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
         object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
-        object.__setattr__(self, "pass_ms", LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms)
+        pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
+        object.__setattr__(self, "pass_ms", pass_ms)
+        object.__setattr__(self, "confidence", Confidence(pass_ms[0], self.depth))
 
     def _cut(self, fixed: StaticTree) -> StaticTree:
         """Its first ``nodes`` nodes: they come level by level, so that these are a tree."""
@@ -84,8 +88,29 @@ class FeatureDrafter:
         return FeatureSession(self, target)
 
 
+@dataclass(frozen=True)
+class _Promise:
+    """A dynamic tree that was sent, what its head promised of it by depth, and what its round takes."""
+
+    tokens: Int[Tensor, "N"]
+    parents: Int[Tensor, "N"]
+    by_depth: list[float]
+    ms: float
+
+    def kept(self, said: tuple[int, ...]) -> int:
+        """How deep what was said runs in it, whoever else had drafted the same."""
+        node = -1
+        for depth, token in enumerate(said):
+            below = ((self.parents == node) & (self.tokens == token)).nonzero()
+            if not len(below):
+                return depth
+            node = int(below[0, 0])
+        return len(said)
+
+
 class FeatureSession:
-    """One request: the head's cache, what it has not digested yet, and how many tokens were said."""
+    """One request: the head's cache, what it has not digested yet, how many tokens were said, and whether what the
+    head promises is kept."""
 
     def __init__(self, settings: FeatureDrafter, target: VLM) -> None:
         self._settings, self._target = settings, target
@@ -94,6 +119,8 @@ class FeatureSession:
         self._tokens: list[int] = []
         self._features: list[Tensor] = []
         self._said = 0
+        self._confidence = settings.confidence.request()
+        self._promise: _Promise | None = None
 
     def see_prompt(self, view: PromptView) -> None:
         """Keep the prompt until the first draft is wanted."""
@@ -102,6 +129,11 @@ class FeatureSession:
     def observe(self, step: Step) -> None:
         """Keep what was said, with the features that predicted it, until the next draft is wanted."""
         self._said += len(step.tokens)
+        if (promise := self._promise) is not None:
+            kept, self._promise = promise.kept(step.tokens), None
+            self._settings.confidence.learn(promise.by_depth, kept, kept == len(step.tokens), promise.ms)
+        if self._confidence.is_silent:
+            return
         self._tokens += step.tokens
         if not step.is_prompt:
             taps = self._settings.head.config.taps
@@ -110,6 +142,9 @@ class FeatureSession:
     def propose(self, room: int) -> Draft:
         """Digest what was said since the last draft, and guess on."""
         settings = self._settings
+        if settings.shape == "dynamic" and settings.nodes is None and not self._confidence.ask():
+            self._tokens, self._features, self._state = [], [], None
+            return Draft.chain([], source=settings.name)
         guess = self._digest(room)
         if settings.shape == "dynamic":
             return self._dynamic(guess, min(settings.depth, room))
@@ -147,10 +182,10 @@ class FeatureSession:
         tokens, values, parents = [best.indices], [best.values], [torch.full((k,), -1, device=head.device)]
         frontier = torch.arange(k, device=head.device)
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
-        rows = torch.arange(k, device=head.device)
+        rows, factors = torch.arange(k, device=head.device), settings.confidence.factors()
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
         for level in range(1, depth):
-            if settings.nodes is None and not self._pays(worth):
+            if settings.nodes is None and not self._pays(worth, float(factors[level])):
                 break
             seen = extend_mask(seen, rows)
             embeds = self._embed(head.tokens(word))
@@ -164,35 +199,41 @@ class FeatureSession:
             rows = best.indices // k
             frontier = best.indices + (k + (level - 1) * k * k)
             guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
+        words = head.tokens(torch.cat(tokens)).cpu()
         all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
-        count = self._count(all_values, len(tokens) - 1)
+        if settings.nodes is not None:
+            kept, above = select(all_values, all_parents, settings.nodes)
+            return Draft(words[kept], above, source=settings.name)
+        depths = torch.arange(len(values)).repeat_interleave(torch.tensor([len(level) for level in values]))
+        chances = all_values.double().exp()
+        count, ms = self._count(all_values, chances * factors[depths], len(values) - 1)
         kept, above = select(all_values, all_parents, count)
-        return Draft(head.tokens(torch.cat(tokens)).cpu()[kept], above, source=settings.name)
+        promised = torch.zeros(len(values), dtype=torch.float64).index_add_(0, depths[kept], chances[kept])
+        self._promise = _Promise(words[kept], above, promised.tolist(), ms)
+        return Draft(words[kept], above, source=settings.name)
 
-    def _pays(self, worth: Float[Tensor, "k"]) -> bool:
+    def _pays(self, worth: Float[Tensor, "k"], factor: float) -> bool:
         """Whether another level can bring more than it costs.
 
-        It brings at most one token where the frontier is reached. Looks at distributions alone, never at what was
-        drawn.
+        It brings at most one token where the frontier is reached. Looks at distributions and at what became of
+        earlier drafts, never at what was drawn.
         """
-        return float(worth.exp().sum()) > self._level_ms / self._settings.pass_ms[0]
+        return factor * float(worth.exp().sum()) > self._level_ms / self._settings.pass_ms[0]
 
     @property
     def _level_ms(self) -> float:
         settings = self._settings
         return 0.1 * settings.pass_ms[0] if settings.level_ms is None else settings.level_ms
 
-    def _count(self, values: Float[Tensor, "M"], levels: int) -> int:
-        """How many nodes: the number asked for, or the one with the most expected tokens per millisecond, what
-        ``levels`` levels of drafting and digesting have taken included."""
-        settings = self._settings
-        if settings.nodes is not None:
-            return min(settings.nodes, len(values))
-        most = min(MAX_NODES, len(values))
-        chances = values.topk(most).values.exp().double()
-        emitted = 1.0 + chances.cumsum(0)
-        costs = torch.tensor(settings.pass_ms[1 : most + 1], dtype=torch.float64)
-        return int((emitted / (costs + (levels + 1) * self._level_ms)).argmax()) + 1
+    def _count(self, values: Float[Tensor, "M"], chances: Float[Tensor, "M"], levels: int) -> tuple[int, float]:
+        """How many nodes give the most expected tokens per millisecond, what ``levels`` levels of drafting and
+        digesting have taken included, and how long such a round takes. chances: of being accepted."""
+        pass_ms = self._settings.pass_ms
+        best = values.argsort(descending=True, stable=True)[:MAX_NODES]
+        emitted = torch.cat((torch.ones(1, dtype=torch.float64), 1.0 + chances[best].cumsum(0)))
+        costs = torch.tensor(pass_ms[: len(best) + 1], dtype=torch.float64) + (levels + 1) * self._level_ms
+        count = int((emitted / costs).argmax())
+        return count, float(costs[count])
 
     # -- static trees and chains -----------------------------------------------------------------------------------
 

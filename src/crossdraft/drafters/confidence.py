@@ -1,0 +1,81 @@
+"""How far a head's own probabilities can be believed, and whether its drafts pay at all.
+
+A tree is sized by what its head promises. Where the answer is drawn (temperature above 0), or the text is of a kind
+that the head has not learned, it promises more than comes true: its trees are too large, and slower than none. So
+promised and kept are compared as the answers go on, depth by depth, and what does not pay is not drafted.
+"""
+
+import itertools
+import threading
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdraft.drafters.length import Track
+
+_WEIGHT = 8.0
+"""Rounds that the assumption "all promises are kept" is worth."""
+_GAIN, _ROUNDS = 1.25, 16
+"""Before anything was seen: tokens for the time of one plain pass, and the rounds that this assumption is worth."""
+_TRIAL = 12
+"""Rounds in which a request that looks again drafts in any case."""
+
+
+class Confidence:
+    """What a drafter knows over requests; safe to share between sessions.
+
+    plain_ms: measured time of a target pass without a draft. depth: levels of a draft at most. retry_every: a
+    request in so many drafts for a while even if the last ones did not pay.
+    """
+
+    def __init__(self, plain_ms: float, depth: int, retry_every: int = 8) -> None:
+        self._plain_ms, self._retry_every = plain_ms, retry_every
+        self._promised, self._kept = [0.0] * depth, [0.0] * depth
+        self._tokens, self._ms = _GAIN * _ROUNDS, _ROUNDS * plain_ms
+        self._requests = itertools.count()
+        self._lock = threading.Lock()
+
+    def factors(self) -> Float[Tensor, "depth"]:
+        """By what a node's own chance is multiplied, by its depth; where little was seen, as one level above."""
+        factor, out = 1.0, []
+        for promised, kept in zip(self._promised, self._kept, strict=True):
+            factor = (kept + _WEIGHT * factor) / (promised + _WEIGHT)
+            out.append(factor)
+        return torch.tensor(out, dtype=torch.float64)
+
+    @property
+    def pays(self) -> bool:
+        """Whether rounds with drafts have lately given tokens faster than passes without."""
+        return self._tokens * self._plain_ms >= self._ms
+
+    def learn(self, promised: Sequence[float], kept: int, cut: bool, ms: float) -> None:
+        """A round. promised: sums of the chances of the nodes at each depth; kept: how deep what was said runs in
+        the draft; cut: it ends there because the answer does, so that deeper nodes were not judged; ms: what such
+        a round takes."""
+        with self._lock:
+            for depth, chance in enumerate(promised):
+                if depth < kept or not cut:
+                    self._promised[depth] = self._promised[depth] * Track.FADE + chance
+                    self._kept[depth] = self._kept[depth] * Track.FADE + (depth < kept)
+            self._tokens = self._tokens * Track.FADE + kept + 1
+            self._ms = self._ms * Track.FADE + ms
+
+    def request(self) -> "RequestConfidence":
+        """Of a new request."""
+        return RequestConfidence(self, next(self._requests) % self._retry_every == 0)
+
+
+class RequestConfidence:
+    """One request: whether it still drafts. trial: it does for a while in any case."""
+
+    def __init__(self, shared: Confidence, trial: bool) -> None:
+        self._shared, self._rounds = shared, _TRIAL if trial else 0
+        self.is_silent = False
+
+    def ask(self) -> bool:
+        """Whether to draft in this round. Once it is no, it stays: what was not digested would have to be."""
+        self._rounds -= 1
+        self.is_silent = self.is_silent or (self._rounds < 0 and not self._shared.pays)
+        return not self.is_silent
