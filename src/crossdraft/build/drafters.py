@@ -70,6 +70,7 @@ def make_drafter(
                 adapter=adapter, length=length, draft_model=draft_model,
             ),
             lookup=make_drafter(lookup, target=target, memory=memory, costs=costs),
+            costs=costs,
         )  # fmt: skip
     kind = find("drafter", DRAFTERS, name)
     if name == "none":
