@@ -44,8 +44,9 @@ bench: $(STAMP)  ## every figure of the README, as records in runs/bench
 study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about half an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/crossdraft study runs/study $(if $(QUICK),--quick)
 
+HEADS := runs/heads/smollm$(if $(filter cuda,$(DEVICE)),-cuda)
 heads: smollm  ## answers of both targets and every drafting head, into runs/heads (2.5 hours on 2 cores; DEVICE=cuda: SmolLM2's on a GPU)
 	sh scripts/heads.sh nano runs/heads/nano & \
-	sh scripts/heads.sh answers runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)" $(DEVICE); \
+	sh scripts/heads.sh answers $(HEADS) "$$($(BIN)/python scripts/smollm.py)" $(DEVICE); \
 	other=$$?; wait $$! && exit $$other
-	sh scripts/heads.sh smollm runs/heads/smollm "$$($(BIN)/python scripts/smollm.py)" $(DEVICE)
+	sh scripts/heads.sh smollm $(HEADS) "$$($(BIN)/python scripts/smollm.py)" $(DEVICE)

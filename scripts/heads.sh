@@ -1,30 +1,49 @@
 #!/bin/sh
 # A target's own answers, and every drafting head trained on them:
 #     sh scripts/heads.sh nano|answers|smollm OUT [TARGET [cpu|cuda]]
-# Whatever is there already is kept or gone on with; what another version of this recipe made needs another OUT. On a
-# CPU, nano and SmolLM2's answers alone keep one core busy each; smollm, which also makes answers that are not there
-# yet, trains on both. A GPU makes SmolLM2's heads in minutes, of more answers; nano is too small to need one.
+# Whatever is there already is kept or gone on with; what another version of this recipe, or another device, made needs
+# another OUT. On a CPU, nano and SmolLM2's answers alone keep one core busy each; smollm, which also makes answers that
+# are not there yet, trains on both. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is
+# told in docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
 set -eu
 which=$1 out=$2 target=${3:-nano} device=${4:-cpu}
 export OMP_NUM_THREADS=1
 bin=${CROSSDRAFT:-.venv/bin/crossdraft}
-run() { $bin "$@" --threads 1; }
-head() { name=$1; shift; run train head "$name" --target "$target" --data "$out/answers" --out "$out/$name" "$@"; }
-answer() { # prompts, corpus, further options
-	prompts=$1 corpus=$2; shift 2
+lead=   # exec, for the job that runs beside the others, so that it can be ended
+beside= # its process
+trap 'test -z "$beside" || kill "$beside" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
+
+run() { $lead $bin "$@" --threads 1; }
+head() {
+	name=$1
+	shift
+	run train head "$name" --target "$target" --data "$out/answers" --out "$out/$name" --device "$device" "$@"
+}
+model() {
+	run train draft-model --target "$target" --data "$out/answers" --data "$out/own" --data "$out/about" \
+		--out "$out/draft_model" --device "$device" "$@"
+}
+answer() {
+	prompts=$1 corpus=$2
+	shift 2
 	run data answers --target "$target" --prompts "$prompts" --temperature 0,0,0.7 --max-new-tokens 160 \
 		--out "$corpus" --device "$device" --batch "$batch" "$@"
 }
+wait_beside() {
+	wait "$beside"
+	beside=
+}
 
-mkdir -p "$out"
-case $device in
-cpu) batch=48 composed=2500 own=3000 about=1000 ;;
-cuda) batch=1024 composed=5000 own=7000 about=5000 ;;
+case $which-$device in
+nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2500 own=3000 about=1000 ;;
+answers-cuda | smollm-cuda) batch=1024 composed=5000 own=7000 about=5000 ;;
 *)
-	echo "heads.sh: '$device' is unknown; give cpu or cuda" >&2
+	echo "heads.sh: '$which' on '$device' is unknown; give nano, answers or smollm, and cpu or (not nano) cuda" >&2
 	exit 2
 	;;
 esac
+mkdir -p "$out"
 case $which in
 nano)
 	test -d "$out/clips" || $bin data scenes "$out/clips" --streams 150 --clips 16 --seed 7000
@@ -43,10 +62,9 @@ nano)
 answers | smollm)
 	# composed prompts of the league's kinds, prompts that the target makes up itself, and tasks about its own texts:
 	# the more kinds of text, the better a head guesses on text that it has not seen
-	composing=
 	if [ "$device" = cuda ]; then # the steps of one leave gaps
-		answer training "$out/answers" --limit "$composed" &
-		composing=$!
+		(lead=exec && answer training "$out/answers" --limit "$composed") &
+		beside=$!
 	else
 		answer training "$out/answers" --limit "$composed"
 	fi
@@ -56,34 +74,30 @@ answers | smollm)
 	test -f "$out/about.jsonl" || run data prompts --target "$target" --about "$out/own" --limit "$about" \
 		--out "$out/about.jsonl"
 	answer "$out/about.jsonl" "$out/about"
-	test -z "$composing" || wait "$composing"
-	if [ "$which" = smollm ]; then
-		set -- --data "$out/own" --data "$out/about" --draft-vocab 16384
-		model="run train draft-model --target $target --data $out/answers --data $out/own --data $out/about"
-		if [ "$device" = cpu ]; then
-			set -- "$@" --batch 8 --processes 2
-			head eagle3 "$@" --lr 1.5e-3 --epochs 3 --passes 4 --start target --freeze-output
-			head eagle "$@" --lr 1e-3 --epochs 3
-			head hass "$@" --lr 5e-4 --epochs 2 --start "$out/eagle"
-			head medusa "$@" --lr 1e-3 --epochs 1 --minutes 12 --set own_head=true
-			$model --out "$out/draft_model" --epochs 1 --minutes 6 --processes 2
-		else
-			# the target reads its answers anew for every batch, which costs less there than fetching its states; its
-			# memory grows in place, as batches of ever other lengths would else ask the driver for more all the time
-			export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
-			set -- "$@" --batch 64 --device "$device" --online --validation 0.03
-			head eagle3 "$@" --lr 2.5e-3 --epochs 10 --minutes 4 --passes 5 --start target --freeze-output &
-			first=$!
-			head eagle "$@" --lr 1.5e-3 --epochs 5 --minutes 1
-			head hass "$@" --lr 7e-4 --epochs 3 --minutes 1.2 --start "$out/eagle"
-			head medusa "$@" --lr 1e-3 --epochs 3 --minutes 0.7 --batch 32 --set own_head=true
-			$model --out "$out/draft_model" --epochs 2 --minutes 0.7 --batch 32 --device "$device" --online
-			wait $first
-		fi
-	fi
-	;;
-*)
-	echo "heads.sh: '$which' is unknown; give nano, answers or smollm" >&2
-	exit 2
+	test -z "$beside" || wait_beside
 	;;
 esac
+if [ "$which" = smollm ]; then
+	set -- --data "$out/own" --data "$out/about" --draft-vocab 16384
+	if [ "$device" = cpu ]; then
+		set -- "$@" --batch 8 --processes 2
+		head eagle3 "$@" --lr 1.5e-3 --epochs 3 --passes 4 --start target --freeze-output
+		head eagle "$@" --lr 1e-3 --epochs 3
+		head hass "$@" --lr 5e-4 --epochs 2 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 12 --set own_head=true
+		model --epochs 1 --minutes 6 --processes 2
+	else
+		# the target reads its answers anew for every batch, which costs less there than fetching its states; memory
+		# grows in place, as batches of ever other lengths would else ask the driver for more all the time
+		export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+		set -- "$@" --batch 64 --online --validation 0.03
+		(lead=exec && head eagle3 "$@" --lr 2.5e-3 --epochs 10 --minutes 4 --passes 5 --start target \
+			--freeze-output) &
+		beside=$!
+		head eagle "$@" --lr 1.5e-3 --epochs 5 --minutes 1
+		head hass "$@" --lr 7e-4 --epochs 3 --minutes 1.2 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 3 --minutes 0.7 --batch 32 --set own_head=true
+		model --epochs 2 --minutes 0.7 --batch 32 --online
+		wait_beside
+	fi
+fi

@@ -34,8 +34,19 @@ def test_what_an_answers_end_cut_off_is_not_held_against_the_head() -> None:
 def test_factors_stay_sensible(rounds: list[tuple[int, float, bool]]) -> None:
     confidence = Confidence(5.0, depth=3)
     for kept, chance, cut in rounds:
-        confidence.learn([chance, chance**2, chance**3], kept, cut, 7.0)
-    assert all(0 < factor < 300 for factor in confidence.factors().tolist())
+        confidence.learn([chance, chance**2, chance**3][: kept + 1], kept, cut, 7.0)
+    assert all(0 < factor <= 1 for factor in confidence.factors().tolist())
+
+
+def test_a_level_that_was_given_up_is_tried_again() -> None:
+    """Its factor goes back to that of the level above while rounds go on without it."""
+    confidence = Confidence(10.0, depth=2)
+    for _ in range(300):
+        confidence.learn([0.9, 0.8], 1, False, 11.0)
+    first, low = confidence.factors().tolist()
+    for _ in range(1500):
+        confidence.learn([0.9], 1, False, 11.0)
+    assert low < 0.1 and confidence.factors()[1] > 0.9 and first > 0.9
 
 
 def test_a_head_that_does_not_pay_is_asked_by_one_request_in_so_many() -> None:

@@ -3,7 +3,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from crossdraft.core.errors import CheckpointError
-from crossdraft.nn.decoder import Decoder, DecoderConfig, expect_many_lengths
+from crossdraft.nn.decoder import Decoder, DecoderConfig, many_lengths
 from crossdraft.nn.engine import Engine
 
 VARIANTS = {
@@ -174,7 +174,10 @@ def test_an_unknown_or_incomplete_rope_scaling_is_named(scaling):
 def test_on_a_gpu_no_plan_is_made_for_every_length(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", asked.append)
-    expect_many_lengths("cpu")
-    assert asked == []
-    expect_many_lengths("cuda:0")
-    assert asked == [False]
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: "as it was")
+    with many_lengths("cpu"):
+        assert asked == []
+    with pytest.raises(KeyError), many_lengths("cuda:0"):
+        assert asked == [False]
+        raise KeyError
+    assert asked == [False, "as it was"]

@@ -46,7 +46,8 @@ class LeagueRow:
     audit: tokens of greedy answers re-scored through fresh passes, those that are not the target's argmax, and the
     largest logit gap among them.
     reach: share of rounds that accepted the first k drafted tokens, k = 1, 2, ...: they sum to tau_draft.
-    nodes, levels: of a draft, means over rounds. histogram: rounds by accepted tokens.
+    nodes, levels: of a draft, means over rounds. drafting_share: of the rounds, those with a draft (tau is over all).
+    histogram: rounds by accepted tokens.
     token_ms: percentiles of a token's share of its round; delivery_ms: of the pauses between deliveries.
     first_token_ms: median over requests, encoding and prefill included. shares: of the time in rounds that went
     into drafting, verifying, and committing (which includes what a drafter does on observing).
@@ -81,6 +82,7 @@ class LeagueRow:
     histogram: list[int] | None = None
     nodes: float | None = None
     levels: float | None = None
+    drafting_share: float | None = None
     draft_utilisation: float | None = None
     decode_tokens_per_s: float | None = None
     speedup_decode: float | None = None
@@ -117,12 +119,18 @@ def league_rows(
 
 
 def tau_differences(rows: Sequence[LeagueRow], seed: int = 0) -> list[Body]:
-    """For each temperature the drafting methods by falling tau, and by how much each is above the next: both on the
-    same prompts, which are drawn anew together, so that what makes a prompt easy for both cancels. 95 % intervals;
-    None with a single prompt."""
+    """For each temperature the lossless drafting methods by falling tau, and by how much each is above the next.
+
+    Both are on the same prompts, which are drawn anew together, so that what makes a prompt easy for both cancels.
+    95 % intervals; None with a single prompt.
+    """
     told = []
     for temperature in dict.fromkeys(row.temperature for row in rows):
-        own = [r for r in rows if r.temperature == temperature and r.tau is not None and r.kind in DRAFTS]
+        own = [
+            r
+            for r in rows
+            if r.temperature == temperature and r.tau is not None and r.lossless and r.kind in DRAFTS
+        ]
         own.sort(key=lambda row: -(row.tau or 0.0))
         told += [_difference(above, below, seed) for above, below in pairwise(own)]
     return told
@@ -250,6 +258,7 @@ def _acceptance(method: Method, own: Sequence[Generation], prompts: Sequence[int
     return body | {
         "depths": told["depths"], "nodes": float(rounds.drafted.mean()),
         "levels": float(np.mean([r.depth for a in own for r in a.rounds])),
+        "drafting_share": float((rounds.drafted > 0).mean()),
         "draft_utilisation": told["draft_utilisation"]["value"],
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ import torch
 from crossdraft.adapters import Adapter
 from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
 from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted, tree_widths, typical_tree
-from crossdraft.core.curve import interpolate
+from crossdraft.core.curve import interpolate, points_of
 from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
@@ -159,7 +159,7 @@ def load(path: Path) -> LatencyProfile | None:
     try:
         body = dict(read_record(path, KIND)["profile"])
         for curve in _CURVES:
-            body[curve] = {int(width): float(ms) for width, ms in body[curve]}
+            body[curve] = points_of(body[curve])
         return LatencyProfile(**body)
     except (DataError, KeyError, TypeError, ValueError):
         return None  # another version wrote it, or it is damaged: it will be measured again

@@ -85,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         if args.store is not None:
             made = _take_over(args, source, jobs, identity, note)
         else:
-            identity |= {"settings": config.settings(), "prompts": _about(args.prompts, asked)}
+            # a GPU's kernels give other answers at near-ties
+            device = None if source.device.startswith("cpu") else "cuda"
+            identity |= {"settings": config.settings(), "prompts": _about(args.prompts, asked), "device": device}
             target = _answering(args, source, config, jobs)
             made, _ = regenerate(target, asked, config, args.out, identity, note=note, report=report)
     corpus = read_corpus(args.out)

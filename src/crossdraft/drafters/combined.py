@@ -1,10 +1,10 @@
 """A head and a lookup in one tree: the head's guesses, and what the text said before, are verified in one pass.
 
 A head is right about the next few words, a lookup about long passages that come again. Where passes of several
-dozen rows cost little more than narrow ones, the lookup's chain beside the head's tree is nearly free; where they do
-not, or a level of the head is dear, a long copy is better sent alone. Which it is shows while answers are written.
-Source of the idea: Hu et al., "SAM Decoding", arXiv 2411.10666, which takes either the one or the other; here both
-are in the tree unless the chain alone has given more.
+dozen rows cost little more than narrow ones, the lookup's chain beside the head's tree is nearly free; where they
+do not, or a level of the head is dear, a long copy is better sent alone. Which it is shows while answers are
+written. Source of the idea: Hu et al., "SAM Decoding", arXiv 2411.10666, which takes either the one or the other;
+here both are in the tree unless the chain alone has given more.
 """
 
 import threading

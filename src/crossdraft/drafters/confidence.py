@@ -38,10 +38,11 @@ class Confidence:
         self._lock = threading.Lock()
 
     def factors(self) -> Float[Tensor, "depth"]:
-        """By what a node's own chance is multiplied, by its depth; where little was seen, as one level above."""
+        """By what a node's own chance is multiplied, by its depth, at most 1: (kept + w f) / (promised + w), f the
+        factor of the level above (1 at the top)."""
         factor, out = 1.0, []
         for promised, kept in zip(self._promised, self._kept, strict=True):
-            factor = (kept + _WEIGHT * factor) / (promised + _WEIGHT)
+            factor = min(1.0, (kept + _WEIGHT * factor) / (promised + _WEIGHT))
             out.append(factor)
         return torch.tensor(out, dtype=torch.float64)
 
@@ -53,13 +54,13 @@ class Confidence:
     def learn(self, promised: Sequence[float], kept: int, cut: bool, ms: float) -> None:
         """A round. promised: sums of the chances of the nodes at each depth; kept: how deep what was said runs in
         the draft; cut: it ends there because the answer does, so that deeper nodes were not judged; ms: what such
-        a round takes."""
+        a round takes. What is seen of no more fades too, so that a level that was given up is tried again."""
         with self._lock:
-            for depth, chance in enumerate(promised):
-                if depth < kept or not cut:
-                    self._promised[depth] = self._promised[depth] * Track.FADE + chance
-                    self._kept[depth] = self._kept[depth] * Track.FADE + (depth < kept)
-            self._tokens = self._tokens * Track.FADE + kept + 1
+            for depth in range(len(self._promised)):
+                chance = promised[depth] if depth < len(promised) and (depth < kept or not cut) else 0.0
+                self._promised[depth] = self._promised[depth] * Track.FADE + chance
+                self._kept[depth] = self._kept[depth] * Track.FADE + (depth < kept)
+            self._tokens = self._tokens * Track.FADE + kept + (not cut)
             self._ms = self._ms * Track.FADE + ms
 
     def request(self) -> "RequestConfidence":

@@ -143,7 +143,7 @@ class FeatureSession:
         """Digest what was said since the last draft, and guess on."""
         settings = self._settings
         if settings.shape == "dynamic" and settings.nodes is None and not self._confidence.ask():
-            self._tokens, self._features, self._state = [], [], None
+            self._tokens, self._features, self._state, self._view = [], [], None, None
             return Draft.chain([], source=settings.name)
         guess = self._digest(room)
         if settings.shape == "dynamic":
@@ -216,7 +216,8 @@ class FeatureSession:
         """Whether another level can bring more than it costs.
 
         It brings at most one token where the frontier is reached. Looks at distributions and at what became of
-        earlier drafts, never at what was drawn.
+        earlier drafts, never at the noise that will judge this one. (Of other requests too: give them other seeds
+        where a rule draws numbers of its own.)
         """
         return factor * float(worth.exp().sum()) > self._level_ms / self._settings.pass_ms[0]
 

@@ -5,7 +5,8 @@ differentiable pass that training uses. Inference goes through ``nn.engine.Engin
 Source: Touvron et al., "LLaMA", arXiv 2302.13971.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,14 +123,22 @@ def _rotate(x: Float[Tensor, "B T H d"], cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def expect_many_lengths(device: torch.device | str) -> None:
+@contextmanager
+def many_lengths(device: torch.device | str) -> Iterator[None]:
     """Keep torch from cuDNN's attention, for work in which nearly every call has another length.
 
     It makes a plan for each new shape, which takes the host many times longer than the GPU needs for the attention
-    itself. For the whole process; nothing on a CPU.
+    itself. Nothing on a CPU. The switch is the process's: nobody else should be attending meanwhile.
     """
-    if torch.device(device).type == "cuda":
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
         torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        if on_gpu:
+            torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 class Attention(nn.Module):

@@ -24,7 +24,7 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
 from crossdraft.core.records import write_atomically
 from crossdraft.core.seeds import seed_for
-from crossdraft.nn.decoder import Decoder, expect_many_lengths
+from crossdraft.nn.decoder import Decoder, many_lengths
 from crossdraft.training.batches import pooled
 
 FEATURES, FEATURES_CARD = "features.bin", "features.json"
@@ -86,7 +86,6 @@ class Lessons:
     ) -> None:
         if not lessons:
             raise DataError("there is no answer to learn from")
-        expect_many_lengths(device)
         self.decoder, self.lessons, self.scenes = decoder, list(lessons), list(scenes)
         self.layers, self.device = tuple(sorted(set(layers))), torch.device(device)
         self.lengths = np.array([len(lesson.ids) for lesson in self.lessons])
@@ -154,7 +153,7 @@ class Lessons:
 
     @torch.no_grad()
     def _states(self, embeds: Tensor) -> dict[int, Tensor]:
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), many_lengths(self.device):
             return self.decoder(embeds, capture=self.layers)[1]
 
     # -- states that are kept --------------------------------------------------------------------------------------

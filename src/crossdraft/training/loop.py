@@ -21,6 +21,7 @@ from torch import nn
 
 from crossdraft.core.errors import CrossdraftError
 from crossdraft.core.records import read_record
+from crossdraft.nn.decoder import many_lengths
 from crossdraft.training.gradients import Gradients, LossOf
 from crossdraft.training.log import LOG, NO_TENSORBOARD, TENSORBOARD, Log, read_log
 from crossdraft.training.optim import NARROW, FitConfig, make_optimiser, set_rate
@@ -104,7 +105,7 @@ def fit(
             return run.end()
         with Gradients(module, loss_of, config, run.ranks, processes) as gradients, run.logging(note):
             first = run.progress.step
-            with _between_steps() as interrupted, warnings.catch_warnings():
+            with _between_steps() as interrupted, warnings.catch_warnings(), many_lengths(device):
                 # under autocast a norm's input is narrower than its weight: slower by nothing that counts here
                 warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
                 while not run.progress.ended_by:

@@ -25,7 +25,7 @@ from crossdraft.data.corpus import CorpusWriter, Reply
 from crossdraft.decode.loop import first_end, generate
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
-from crossdraft.nn.decoder import expect_many_lengths
+from crossdraft.nn.decoder import many_lengths
 from crossdraft.verify import rule_for
 
 _STAGE = 32
@@ -289,7 +289,6 @@ class _Generator:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        expect_many_lengths(target.device)
         folder = target.folder
         weight_files(folder)  # refuses pickles with a clear line
         try:
@@ -322,7 +321,8 @@ class _Generator:
         ids, seen = ids.to(self._device), seen.to(self._device)
         said: list[list[int]] = [[] for _ in prompts]
         live, cache = list(range(len(prompts))), None
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+        own_noise = torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
+        with own_noise, many_lengths(self._device):
             torch.manual_seed(seed)
             # by and by, so that answers that have ended do not go on costing until the longest has
             while live and (room := self._max_new_tokens - len(said[live[0]])) > 0:

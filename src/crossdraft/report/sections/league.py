@@ -159,6 +159,7 @@ _FURTHER: tuple[tuple[str, Callable[[Body], str]], ...] = (
     ("p99", _figure("token_ms", "p99")), ("p99 between deliveries", _figure("delivery_ms", "p99")),
     ("first token ms", _figure("first_token_ms", digits=1)), ("accepted a round", _figure("tau_draft")),
     ("nodes of a draft", _figure("nodes")), ("levels", _figure("levels")),
+    ("rounds with a draft", lambda row: _share(row.get("drafting_share"))),
     ("draft utilisation", _figure("draft_utilisation")),
     ("c, a level over a step", _figure("draft_cost", digits=3)),
     ("drafting", _figure("shares", "draft", digits=0, unit=" %", scale=100)),
