@@ -295,7 +295,7 @@ def test_the_record_says_what_was_done(copies: dict[bool, Lessons], tmp_path: Pa
     assert record["recipe"]["passes"] == 2 and record["recipe"]["loss"]["kl"] == 0.1
     assert record["num_answers"] == 8 and record["num_held_out"] == 4 and record["corpus"] == "talks"
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
-        "head.safetensors", "log.jsonl", "training.json"
+        ".lock", "head.safetensors", "log.jsonl", "training.json"
     ]  # fmt: skip
     assert "start" not in record["about"], "what was begun before there was a choice is gone on with"
     notes: list[str] = []

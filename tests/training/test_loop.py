@@ -219,6 +219,22 @@ def test_a_gradient_that_is_not_finite_is_not_taken(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(module), before, strict=True))
 
 
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """The second one says so and changes nothing; once the first has ended the folder is free."""
+    module, second = net(), []
+
+    def loss_of(step: int, part: int, parts: int) -> torch.Tensor:
+        if step == 3:
+            with pytest.raises(CrossdraftError, match="another process is training here; wait for it"):
+                fit("again", net(), losses(net()), BASE, tmp_path)
+            second.append(sorted(path.name for path in tmp_path.iterdir()))
+        return losses(module)(step, part, parts)
+
+    assert fit("once", module, loss_of, BASE, tmp_path, stop_after=6) is None
+    assert len(second) == 1 and STATE not in second[0]
+    assert fit("once", net(), losses(module), BASE, tmp_path, evaluate=held_out(module), stop_after=1) is None
+
+
 def test_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
     module = net()
     about = {"store": "a", "layers": (1, 2)}

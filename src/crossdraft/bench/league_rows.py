@@ -46,7 +46,7 @@ class LeagueRow:
     audit: tokens of greedy answers re-scored through fresh passes, those that are not the target's argmax, and the
     largest logit gap among them.
     reach: share of rounds that accepted the first k drafted tokens, k = 1, 2, ...: they sum to tau_draft.
-    nodes, levels: of a draft, means over rounds. drafting_share: of the rounds, those with a draft (tau is over all).
+    nodes, levels: of a draft, means over rounds. drafting_share: of the rounds, those with a draft.
     histogram: rounds by accepted tokens.
     token_ms: percentiles of a token's share of its round; delivery_ms: of the pauses between deliveries.
     first_token_ms: median over requests, encoding and prefill included. shares: of the time in rounds that went

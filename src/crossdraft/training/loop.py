@@ -21,6 +21,7 @@ from torch import nn
 
 from crossdraft.core.errors import CrossdraftError
 from crossdraft.core.records import read_record
+from crossdraft.data.store.durable import cannot_write, locked
 from crossdraft.nn.decoder import many_lengths
 from crossdraft.training.gradients import Gradients, LossOf
 from crossdraft.training.log import LOG, NO_TENSORBOARD, TENSORBOARD, Log, read_log
@@ -95,11 +96,12 @@ def fit(
 
     Returns how it ended, or None when it was stopped early. An ended training is loaded and not trained again.
     Raises Diverged (the best weights, if there are any, are in the module then), SettingError when the folder holds
-    another training, CrossdraftError when the disk is full.
+    another training, CrossdraftError when somebody else trains in it or the disk is full.
     """
     device = next(module.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        run = _Run(name, module, config, folder, evaluate, about or {}, join(str(device)), report)
+    ranks = join(str(device))
+    with _alone(folder, ranks), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        run = _Run(name, module, config, folder, evaluate, about or {}, ranks, report)
         run.begin(resume)
         if run.progress.ended_by:
             return run.end()
@@ -117,6 +119,20 @@ def fit(
                         run.save()
                         raise KeyboardInterrupt
             return run.end()
+
+
+@contextmanager
+def _alone(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Nobody else trains in ``folder`` meanwhile. Raises CrossdraftError where somebody does."""
+    if not ranks.first:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with locked(folder / ".lock", f"{folder}: another process is training here; wait for it"):
+        yield
 
 
 @contextmanager
