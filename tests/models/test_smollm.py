@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from crossdraft.bench.profile import cache_dir
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.places import cache_dir
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.types import Limits, Sampling
 from crossdraft.decode.loop import generate

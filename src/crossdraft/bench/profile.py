@@ -6,7 +6,6 @@ event model runs. Everything here is a stopwatch's median in milliseconds; nothi
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,11 +19,13 @@ from crossdraft.bench.overheads import adapter_ms, overhead_ms, side_by_side
 from crossdraft.bench.stopwatch import Now, median_ms, passes_ms, rooted, tree_widths, typical_tree
 from crossdraft.core.curve import interpolate, points_of
 from crossdraft.core.errors import CrossdraftError, DataError
+from crossdraft.core.places import cache_dir
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM
 from crossdraft.core.provenance import provenance
 from crossdraft.core.records import read_record, write_record
 from crossdraft.core.types import Draft
+from crossdraft.nn import kernels
 
 KIND = "latency-profile"
 WIDTHS = (1, 2, 4, 8, 16, 24, 32)
@@ -124,13 +125,6 @@ def measure(
 _CURVES = ("target_pass_ms", "target_tree_ms")
 
 
-def cache_dir() -> Path:
-    """Where measurements are kept: $CROSSDRAFT_CACHE, else the user's cache folder."""
-    if own := os.environ.get("CROSSDRAFT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossdraft"
-
-
 def cache_path(identity: dict[str, Any]) -> Path:
     """The file of the profile of ``identity`` (models, dtype, device, threads) on this machine."""
     here = provenance()
@@ -139,6 +133,7 @@ def cache_path(identity: dict[str, Any]) -> Path:
         "machine": here["machine"],
         "torch": here["versions"]["torch"],
         "package": here["versions"]["crossdraft"],
+        "kernels": kernels.status().why,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return cache_dir() / f"profile-{digest}.json"

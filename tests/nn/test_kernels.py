@@ -1,0 +1,137 @@
+"""Our own product of few rows: right, the same bits for any number of rows, and left out where it cannot be had.
+
+Its blocks are tried everywhere with a C compiler (plain floats); the vector form where this machine has it.
+"""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossdraft.nn import kernels
+from crossdraft.nn.linear import PackedLinear
+
+PLAIN = ("-O2", "-fopenmp", "-fPIC")
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The plain form, and the one that this machine uses if it does."""
+    plain = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), PLAIN))
+    own = kernels.status().library
+    return [plain] if own is None else [plain, own]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 70), blocks=st.integers(1, 5), pairs=st.integers(1, 90), biased=st.booleans(),
+    seed=st.integers(0, 99), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_a_product_is_right_and_each_row_is_itself(
+    libraries: list[Any], rows: int, blocks: int, pairs: int, biased: bool, seed: int, threads: int
+) -> None:
+    """Within rounding of float64, and bit for bit what the row gives alone."""
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.randn(32 * blocks, 2 * pairs, generator=draw).bfloat16()
+    bias = torch.randn(32 * blocks, generator=draw) if biased else None
+    x = torch.randn(rows, 2 * pairs, generator=draw).bfloat16()
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    room = x.double().abs() @ weight.double().abs().T + 1
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            packed = kernels.pack(library, weight)
+            got = kernels.product(library, x, packed, bias)
+            assert got.dtype == torch.bfloat16 and got.shape == exact.shape
+            assert ((got.double() - exact).abs() <= exact.abs() * 2**-8 + room * pairs * 2**-22).all()
+            for row in {0, rows // 2, rows - 1}:
+                assert torch.equal(kernels.product(library, x[row : row + 1], packed, bias)[0], got[row])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rows_that_do_not_lie_side_by_side(libraries: list[Any]) -> None:
+    weight, wide = torch.randn(64, 8).bfloat16(), torch.randn(5, 16).bfloat16()
+    for library in libraries:
+        packed = kernels.pack(library, weight.T.contiguous().T)
+        got = kernels.product(library, wide[:, ::2], packed, None)
+        assert torch.equal(got, kernels.product(library, wide[:, ::2].contiguous(), packed, None))
+
+
+def test_what_cannot_be_packed_is_left_to_the_library() -> None:
+    for shape, dtype in (((48, 32), torch.bfloat16), ((64, 31), torch.bfloat16), ((64, 32), torch.float32)):
+        weight = torch.randn(shape).to(dtype)
+        assert not kernels.fits(weight)
+        assert "our own" not in PackedLinear(weight, None, prepack=False).kind
+    assert kernels.fits(torch.zeros(64, 32, dtype=torch.bfloat16))
+
+
+def test_a_linear_says_whose_product_it_is(monkeypatch: pytest.MonkeyPatch, libraries: list[Any]) -> None:
+    weight, bias, rows = torch.randn(64, 32).bfloat16(), torch.randn(64).bfloat16(), torch.randn(7, 32).bfloat16()
+    wanted = F.linear(rows.double(), weight.double(), bias.double())
+    for library in libraries:
+        monkeypatch.setattr(kernels, "status", lambda library=library: kernels.Status(library))
+        linear = PackedLinear(weight, bias, prepack=True)
+        assert linear.kind == "our own packed linears"
+        assert (linear(rows).double() - wanted).abs().max() < 0.1
+        assert PackedLinear(weight, bias, prepack=False).kind == "F.linear"
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A machine with the instructions and an empty cache, asked for the first time."""
+    monkeypatch.setenv("CROSSDRAFT_CACHE", str(tmp_path))
+    monkeypatch.delenv("CROSSDRAFT_KERNELS", raising=False)
+    monkeypatch.setattr(kernels, "bf16_unit", lambda: "avx512_bf16")
+    monkeypatch.setattr(kernels, "status", kernels.status.__wrapped__)
+    return monkeypatch
+
+
+def test_it_is_compiled_once(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = kernels.compiled(tmp_path / "kernels", PLAIN)
+    assert [path.name for path in (tmp_path / "kernels").iterdir()] == [first.name], "no scraps are left"
+    fresh.setattr(subprocess, "run", None)
+    assert kernels.compiled(tmp_path / "kernels", PLAIN) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda patch: patch.setenv("CROSSDRAFT_KERNELS", "0"), "left out by CROSSDRAFT_KERNELS"),
+        (lambda patch: patch.setattr(kernels, "bf16_unit", lambda: "amx_bf16"), "with AMX"),
+        (lambda patch: patch.setattr(kernels, "bf16_unit", lambda: ""), "no AVX512_BF16"),
+        (lambda patch: (patch.delenv("CC", raising=False), patch.setenv("PATH", "")), "no C compiler"),
+        (lambda patch: patch.setenv("CC", "false"), "cannot be compiled"),
+        (lambda patch: patch.setattr(kernels, "load", _broken), "cannot be compiled: not a library"),
+        (lambda patch: patch.setattr(kernels, "_is_right", lambda _: False), "wrong on a small example"),
+    ],
+)
+def test_why_it_is_left_out(fresh: pytest.MonkeyPatch, change: Any, why: str) -> None:
+    fresh.setattr(kernels, "compiled", lambda folder, flags=PLAIN, make=kernels.compiled: make(folder, flags))
+    change(fresh)
+    found = kernels.status()
+    assert found.library is None and why in found.why
+    assert PackedLinear(torch.zeros(64, 32, dtype=torch.bfloat16), None, prepack=False).kind == "F.linear"
+
+
+def _broken(path: Path) -> Any:
+    raise OSError("not a library")
+
+
+def test_a_wrong_product_is_noticed(libraries: list[Any]) -> None:
+    assert all(kernels._is_right(library) for library in libraries)
+
+    class Wrong:
+        crossdraft_pack = libraries[0].crossdraft_pack
+
+        @staticmethod
+        def crossdraft_rows(*_: Any) -> None:
+            """Writes nothing."""
+
+    assert not kernels._is_right(Wrong())  # type: ignore[arg-type]
