@@ -29,7 +29,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    rows=st.integers(1, 70), blocks=st.integers(1, 5), pairs=st.integers(1, 90), biased=st.booleans(),
+    rows=st.integers(1, 450), blocks=st.integers(1, 4), pairs=st.integers(1, 90), biased=st.booleans(),
     seed=st.integers(0, 99), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_product_is_right_and_each_row_is_itself(

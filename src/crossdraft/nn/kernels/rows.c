@@ -12,6 +12,7 @@
 
 #define BLOCK 32
 #define MAXR 14
+#define TILE (14 * MAXR)
 
 typedef uint16_t bf16;
 
@@ -106,18 +107,22 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 /* y (m, n) = x (m, k) W' + bias (n floats, or none) */
 void crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
 {
-	long chunks = (m + MAXR - 1) / MAXR;
 	(void)threads;
+	/* of many rows, so many at a time as stay in the cache beside a block */
+	for (long first = 0; first < m; first += TILE) {
+		long tile = m - first < TILE ? m - first : TILE;
+		long chunks = (tile + MAXR - 1) / MAXR;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-	for (long o = 0; o < n; o += BLOCK) {
-		const bf16 *block = w + o * k;
-		long at = 0;
-		for (long c = 0; c < chunks; c++) {
-			long rows = (m - at + chunks - c - 1) / (chunks - c);
-			/* every chunk of rows fetches its share of the next block */
-			const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
-			KERNELS[rows](block, x + at * k, bias ? bias + o : 0, y + at * n + o, k, n, ahead, 4 * BLOCK / chunks);
-			at += rows;
+		for (long o = 0; o < n; o += BLOCK) {
+			const bf16 *block = w + o * k;
+			long at = first;
+			for (long c = 0; c < chunks; c++) {
+				long rows = (first + tile - at + chunks - c - 1) / (chunks - c);
+				/* every chunk of rows fetches its share of the next block */
+				const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
+				KERNELS[rows](block, x + at * k, bias ? bias + o : 0, y + at * n + o, k, n, ahead, 4 * BLOCK / chunks);
+				at += rows;
+			}
 		}
 	}
 }
