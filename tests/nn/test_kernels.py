@@ -1,6 +1,6 @@
-"""Our own product of few rows: right, the same bits for any number of rows, and left out where it cannot be had.
+"""Our own kernels: right, the same bits for a row whatever its company, and left out where they cannot be had.
 
-Its blocks are tried everywhere with a C compiler (plain floats); the vector form where this machine has it.
+They are tried everywhere with a C compiler (plain floats); in vectors where this machine has the instructions.
 """
 
 import subprocess
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
@@ -62,6 +63,76 @@ def test_rows_that_do_not_lie_side_by_side(libraries: list[Any]) -> None:
         packed = kernels.pack(library, weight.T.contiguous().T)
         got = kernels.product(library, wide[:, ::2], packed, None)
         assert torch.equal(got, kernels.product(library, wide[:, ::2].contiguous(), packed, None))
+
+
+def _paths(parents: list[int]) -> tuple[Tensor, Tensor]:
+    """Rows on each row's path, root first, and how many."""
+    walks = []
+    for row in range(len(parents)):
+        walk = [row]
+        while parents[walk[0]] >= 0:
+            walk.insert(0, parents[walk[0]])
+        walks.append(walk)
+    lengths = torch.tensor([len(walk) for walk in walks], dtype=torch.int32)
+    padded = [walk + [0] * (int(lengths.max()) - len(walk)) for walk in walks]
+    return torch.tensor(padded, dtype=torch.int32), lengths
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_each_row_attends_along_its_path(libraries: list[Any], data: st.DataObject) -> None:
+    """As float64 does, and with the bits of plain decoding: its path as the only row behind a cache in order."""
+    rows, start = data.draw(st.integers(1, 40)), data.draw(st.integers(0, 130))
+    heads, groups = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
+    dim, threads = data.draw(st.sampled_from([32, 64, 128])), data.draw(st.integers(1, 2))
+    parents = [-1, *(data.draw(st.integers(0, row - 1)) for row in range(1, rows))]
+    chain = data.draw(st.booleans())
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    q = torch.randn(rows, heads, groups, dim, generator=draw) * dim**-0.5
+    keys, values = (torch.randn(heads, start + rows + 3, dim, generator=draw) for _ in range(2))
+    walks, lengths = _paths(list(range(-1, rows - 1)) if chain else parents)
+    before, known = torch.get_num_threads(), kernels.status
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            kernels.status = lambda library=library: kernels.Status(library)
+            assert kernels.attends(q, keys)
+            got = kernels.attend(q, keys, values, start, *(() if chain else (walks, lengths)))
+            for row in range(rows):
+                own = [*range(start), *(start + step for step in walks[row, : int(lengths[row])].tolist())]
+                k, v = keys[:, own], values[:, own]
+                weights = torch.einsum("hgd,hnd->hgn", q[row].double(), k.double()).softmax(-1)
+                exact = torch.einsum("hgn,hnd->hgd", weights, v.double()).flatten()
+                assert (got[row].double() - exact).abs().max() < 1e-5
+                alone = kernels.attend(q[row : row + 1], k.contiguous(), v.contiguous(), len(own) - 1)
+                assert torch.equal(alone[0], got[row])
+    finally:
+        kernels.status = known
+        torch.set_num_threads(before)
+
+
+def test_scores_far_apart_are_weighed_without_overflow(
+    libraries: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = torch.zeros(1, 3, 32)
+    keys[0, :, 0] = torch.tensor([-3e4, 3e4, 0.0])
+    values = torch.arange(3.0).view(1, 3, 1).expand(1, 3, 32).contiguous()
+    q = torch.zeros(1, 1, 1, 32)
+    for library in libraries:
+        monkeypatch.setattr(kernels, "status", lambda library=library: kernels.Status(library))
+        for size, wanted in ((1.0, 1.0), (-1.0, 0.0), (0.0, 1.0)):
+            q[..., 0] = size
+            assert kernels.attend(q, keys, values, 2)[0].tolist() == pytest.approx([wanted] * 32, abs=1e-6)
+
+
+def test_what_it_does_not_attend_to(libraries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "status", lambda: kernels.Status(libraries[0]))
+    q, keys = torch.zeros(4, 2, 3, 64), torch.zeros(2, 128, 64)
+    assert kernels.attends(q, keys)
+    assert not kernels.attends(q.double(), keys.double()) and not kernels.attends(q[..., :48], keys[..., :48])
+    assert not kernels.attends(q.expand(4, 2, 3, 64).repeat(33, 1, 1, 1), keys)
+    monkeypatch.setattr(kernels, "status", lambda: kernels.Status(None, "none here"))
+    assert not kernels.attends(q, keys)
 
 
 def test_what_cannot_be_packed_is_left_to_the_library() -> None:

@@ -4,7 +4,7 @@ For one row: scores against the keys of its own path in the order of positions, 
 end of the row's own bucket; softmax; weighted sum of the values in the same slots. So the length of every sum is a
 function of the row's position alone (libraries sum 320 and 384 terms in different orders, even when the last 64 are
 zero). A pass that crosses the end of a bucket is done in two pieces. A tree's rows keep to the same arithmetic in
-``nn.trees``.
+``nn.trees``. Where our own kernel can be had (``nn.kernels``), it does all of this by walking each row's path.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
+from crossdraft.nn import kernels
 from crossdraft.nn.pins import Pins
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -62,6 +63,8 @@ def attend_chain(
             enable_gqa=groups > 1,
         )
         return out[0].transpose(0, 1).reshape(rows, -1)
+    if kernels.attends(q, keys):
+        return kernels.attend(q, keys, values, start)
     end = key_end(start, pins.bucket)
     if start + rows <= end:
         return _attend_bucket(q, keys, values, start, end, pins)

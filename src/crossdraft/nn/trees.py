@@ -9,7 +9,7 @@ mixes the whole tree. Where the tree does not fit into the block that its root s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.tree import ancestor_mask
+from crossdraft.nn import kernels
 from crossdraft.nn.attention import fold, key_end
 from crossdraft.nn.pins import Pins
 
@@ -40,6 +41,16 @@ class TreeShape:
     depths: Int[Array, "R"]
     paths: Int[Tensor, "S W"]
     hidden: Bool[Tensor, "S W"]
+
+    @cached_property
+    def walks(self) -> Int[Tensor, "S W"]:
+        """``paths`` as our own kernel reads them."""
+        return self.paths.int()
+
+    @cached_property
+    def lengths(self) -> Int[Tensor, "S"]:
+        """Rows on each row's path, as our own kernel reads them."""
+        return (~self.hidden).sum(1).int()
 
     @property
     def rows(self) -> int:
@@ -180,6 +191,8 @@ def attend_tree(
     keys, values = cache.keys[layer], cache.values[layer]
     keys[:, written] = k.transpose(0, 1)
     values[:, written] = v.transpose(0, 1)
+    if kernels.attends(q, keys):
+        return kernels.attend(q, keys, values, base, shape.walks, shape.lengths)
     scores = torch.bmm(fold(q, pins.query_rows), keys[:, : plan.raw_end].transpose(1, 2))
     by_row = scores[:, : groups * rows].view(heads, groups, rows, plan.raw_end)
     # to the columns of plain decoding

@@ -1,8 +1,10 @@
-"""Our own product of few bfloat16 rows with a large matrix (``rows.c``), compiled once for this machine.
+"""Our own kernels, compiled once for this machine.
 
-It is for CPUs with AVX512_BF16 and without AMX, where the libraries' products first wait for the weights and then
-multiply. It needs a C compiler at the first use; where it cannot be had, ``status`` says why and the library's
-products are used. CROSSDRAFT_KERNELS=0 leaves it out.
+``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each along
+a path of its own. They are for CPUs with AVX512_BF16 and without AMX, where the libraries' products first wait for
+the weights and then multiply, and where trees had to be masked, strewn and padded. They need a C compiler at the
+first use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0
+leaves them out.
 """
 
 import ctypes
@@ -18,13 +20,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import BFloat16, Float
+from jaxtyping import BFloat16, Float, Int
 from torch import Tensor
 
 from crossdraft.core.places import cache_dir
 from crossdraft.core.provenance import bf16_unit
 
-SOURCE = Path(__file__).with_name("rows.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.c", "attend.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _BLOCK = 32
 _TIMEOUT_S = 60
@@ -82,6 +84,47 @@ def product(
     return out
 
 
+WIDEST = 128
+"""Rows of a pass that attend through our own kernel, at most."""
+
+
+def attends(q: Tensor, keys: Tensor) -> bool:
+    """Whether ``attend`` can be used for these rows and this cache."""
+    rows, _, groups, dim = q.shape
+    return (
+        rows <= WIDEST and q.dtype == torch.float32 and q.device.type == "cpu" and dim in (32, 64, 128)
+        and groups <= 24 and keys.stride()[1:] == (dim, 1) and status().library is not None
+    )  # fmt: skip
+
+
+def attend(
+    q: Float[Tensor, "S H G d"],
+    keys: Float[Tensor, "H slots d"],
+    values: Float[Tensor, "H slots d"],
+    start: int,
+    paths: Int[Tensor, "S W"] | None = None,
+    lengths: Int[Tensor, "S"] | None = None,
+) -> Float[Tensor, "S HGd"]:
+    """Each row over slots 0 .. start - 1 and then along its path: slots start + paths[s, :lengths[s]], int32.
+
+    None: a chain's rows, each after the one before. A row's bits depend on its own path alone, not on where its
+    keys lie, nor on the other rows. q carries the scale. Raises MemoryError.
+    """
+    rows, heads, groups, dim = q.shape
+    q, out = q.contiguous(), q.new_empty(rows, heads * groups * dim)
+    library = status().library
+    assert library is not None, "ask attends() first"
+    done = library.crossdraft_attend(
+        q.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
+        None if paths is None else paths.data_ptr(), None if lengths is None else lengths.data_ptr(),
+        rows, heads, groups, dim, keys.stride(0), start, rows if paths is None else paths.shape[1],
+        torch.get_num_threads(),
+    )  # fmt: skip
+    if not done:
+        raise MemoryError("no memory for the scores of a pass")
+    return out
+
+
 def load(path: Path) -> ctypes.CDLL:
     """A compiled library, with the types of its functions. Raises OSError."""
     library = ctypes.CDLL(str(path))
@@ -89,6 +132,7 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_pack.argtypes = [pointer, pointer, long, long]
     library.crossdraft_rows.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
     library.crossdraft_pack.restype = library.crossdraft_rows.restype = None
+    library.crossdraft_attend.argtypes = [pointer] * 6 + [long] * 7 + [ctypes.c_int]
     return library
 
 
@@ -101,17 +145,17 @@ def compiled(folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
     if compiler is None:
         raise OSError("no C compiler (gcc, cc or clang)")
     openmp = _openmp()
-    sign = "\n".join((SOURCE.read_text(), compiler, " ".join(flags), openmp, _machine()))
-    target = folder / f"rows-{hashlib.sha256(sign.encode()).hexdigest()[:20]}.so"
+    sign = "\n".join((*(source.read_text() for source in SOURCES), compiler, " ".join(flags), openmp, _machine()))
+    target = folder / f"kernels-{hashlib.sha256(sign.encode()).hexdigest()[:20]}.so"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        objects, made = Path(scratch) / "rows.o", Path(scratch) / "rows.so"
-        for command in (
-            [*flags, "-c", str(SOURCE), "-o", str(objects)],
-            ["-shared", str(objects), openmp, "-o", str(made)],
-        ):
+        made, objects = Path(scratch) / "kernels.so", [Path(scratch) / f"{source.stem}.o" for source in SOURCES]
+        commands = [
+            [*flags, "-c", str(source), "-o", str(into)] for source, into in zip(SOURCES, objects, strict=True)
+        ]
+        for command in (*commands, ["-shared", *map(str, objects), openmp, "-o", str(made)]):
             subprocess.run([compiler, *command], check=True, capture_output=True, timeout=_TIMEOUT_S)
         made.replace(target)
     return target

@@ -1,0 +1,271 @@
+/* Attention of a few rows over a cache, each row along its own path: float32, one pass, no masks.
+ *
+ * Row s looks at slots 0 .. start - 1 and then at its path: slots start + path[0], start + path[1], ... (a chain's is
+ * 0 .. s). Every score is one running sum over the channels, every softmax sums its weights by place (modulo 16) and then
+ * over these 16, every output channel is one running sum over the path in its order. So a row's bits depend on its own path
+ * and on nothing else: not on where its keys lie, not on the other rows, not on how rows are grouped.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 16
+#define QUERIES 12 /* scored together */
+
+typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t counts __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* 16 rows of 16 channels, as 16 channels of 16 rows */
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+static void turn(const float *const *rows, long at, lanes *out)
+{
+	__m512 r[16], t[16];
+	for (int i = 0; i < 16; i++)
+		r[i] = _mm512_loadu_ps(rows[i] + at);
+	for (int i = 0; i < 16; i += 2) {
+		t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+		t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 16; i += 4) {
+		r[i] = (__m512)_mm512_unpacklo_pd((__m512d)t[i], (__m512d)t[i + 2]);
+		r[i + 1] = (__m512)_mm512_unpackhi_pd((__m512d)t[i], (__m512d)t[i + 2]);
+		r[i + 2] = (__m512)_mm512_unpacklo_pd((__m512d)t[i + 1], (__m512d)t[i + 3]);
+		r[i + 3] = (__m512)_mm512_unpackhi_pd((__m512d)t[i + 1], (__m512d)t[i + 3]);
+	}
+	for (int i = 0; i < 4; i++) {
+		t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+		t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+		t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+		t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+	}
+	for (int i = 0; i < 4; i++) {
+		out[i] = (lanes)_mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+		out[i + 4] = (lanes)_mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+		out[i + 8] = (lanes)_mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+		out[i + 12] = (lanes)_mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+	}
+}
+#else
+static void turn(const float *const *rows, long at, lanes *out)
+{
+	for (int c = 0; c < 16; c++)
+		for (int i = 0; i < 16; i++)
+			out[c][i] = rows[i][at + c];
+}
+#endif
+
+/* up to QUERIES queries side by side, channel by channel; more of the first where there are fewer */
+static void beside(const float *const *queries, int count, long dim, float *out)
+{
+	for (long c = 0; c < dim; c++)
+		for (int i = 0; i < QUERIES; i++)
+			out[c * QUERIES + i] = queries[i < count ? i : 0][c];
+}
+
+/* scores of 16 keys (turned) for QUERIES queries (beside each other); to[i] gets 16 of the first `count` ones */
+static void score(const lanes *keys, const float *queries, float *const *to, int count, long dim)
+{
+	lanes sum[QUERIES], done[QUERIES];
+#pragma GCC unroll 12
+	for (int i = 0; i < QUERIES; i++)
+		sum[i] = (lanes){0};
+	for (long c = 0; c < dim; c++) {
+		lanes key = keys[c];
+#pragma GCC unroll 12
+		for (int i = 0; i < QUERIES; i++)
+			sum[i] += key * queries[c * QUERIES + i];
+	}
+	/* by constant numbers only, or the sums would not stay in registers */
+#pragma GCC unroll 12
+	for (int i = 0; i < QUERIES; i++)
+		done[i] = sum[i];
+	for (int i = 0; i < count; i++)
+		memcpy(to[i], &done[i], sizeof(lanes));
+}
+
+/* e^x for x <= 0 (Cephes' polynomial); far below it is 0 */
+static lanes power(lanes x)
+{
+	const lanes zero = {0};
+	counts tiny = x < -87.0f;
+	x = (lanes)((tiny & (counts)(zero - 87.0f)) | (~tiny & (counts)x));
+	lanes whole = x * 1.44269504088896341f - 0.5f;
+	counts n = __builtin_convertvector(whole, counts); /* towards 0: rounds, as x <= 0 */
+	lanes f = __builtin_convertvector(n, lanes);
+	x = x - f * 0.693359375f;
+	x = x + f * 2.12194440e-4f;
+	lanes y = zero + 1.9875691500e-4f;
+	y = y * x + 1.3981999507e-3f;
+	y = y * x + 8.3334519073e-3f;
+	y = y * x + 4.1665795894e-2f;
+	y = y * x + 1.6666665459e-1f;
+	y = y * x + 5.0000001201e-1f;
+	y = y * x * x + x + 1.0f;
+	counts scale = (n + 127) << 23;
+	lanes out = y * (lanes)scale;
+	return (lanes)(~tiny & (counts)out);
+}
+
+/* scores into weights, in place; returns their sum. There is room for 16 more behind them. */
+static float weigh(float *scores, long count)
+{
+	for (long i = count; i < count + LANES; i++)
+		scores[i] = -INFINITY;
+	lanes high = *(const lanes *)scores;
+	for (long i = LANES; i < count; i += LANES) {
+		lanes x = *(const lanes *)(scores + i);
+		counts above = x > high;
+		high = (lanes)((above & (counts)x) | (~above & (counts)high));
+	}
+	float most = high[0];
+	for (int i = 1; i < LANES; i++)
+		most = high[i] > most ? high[i] : most;
+	lanes sum = {0};
+	for (long i = 0; i < count; i += LANES) {
+		lanes x;
+		memcpy(&x, scores + i, sizeof(x));
+		x = power(x - most);
+		memcpy(scores + i, &x, sizeof(x));
+		sum += x;
+	}
+	float total = 0;
+	for (int i = 0; i < LANES; i++)
+		total += sum[i];
+	return total;
+}
+
+/* sums over the common slots, for MANY queries of WIDE vectors of channels */
+#define EACH_QUERY(MANY) _Pragma("GCC unroll 12") for (int i = 0; i < MANY; i++)
+#define EACH_VECTOR(WIDE) _Pragma("GCC unroll 8") for (int c = 0; c < WIDE; c++)
+#define MIX(WIDE, MANY)                                                                                                 \
+	static void mix_##WIDE(const float *values, const float *const *weights, long count, float *out)                    \
+	{                                                                                                                   \
+		lanes sum[MANY][WIDE], value[WIDE];                                                                             \
+		EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] = (lanes){0};                                                      \
+		for (long s = 0; s < count; s++) {                                                                              \
+			EACH_VECTOR(WIDE) value[c] = *(const lanes *)(values + (s * WIDE + c) * LANES);                             \
+			EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] += value[c] * weights[i][s];                                   \
+		}                                                                                                               \
+		EACH_QUERY(MANY) EACH_VECTOR(WIDE) *(lanes *)(out + (i * WIDE + c) * LANES) = sum[i][c];                        \
+	}
+
+MIX(2, 12)
+MIX(4, 6)
+MIX(8, 3)
+
+static void mix(long wide, const float *values, const float *const *weights, long count, float *out)
+{
+	if (wide == 2)
+		mix_2(values, weights, count, out);
+	else if (wide == 4)
+		mix_4(values, weights, count, out);
+	else
+		mix_8(values, weights, count, out);
+}
+
+/* one key/value head, `many` queries: rows first .. of `groups` queries each */
+static void some_rows(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
+                      const int32_t *lengths, long first, long last, long groups, long row_step, long start, long width,
+                      long dim, float *space)
+{
+	long many = (last - first) * groups, stride = start + width + 2 * LANES, wide = dim / LANES;
+	float *scores = space, *sums = scores + many * stride, *packed = sums + many, *own = packed + (many + QUERIES) * dim;
+	const float *rows[LANES], *queries[QUERIES];
+	float *to[QUERIES];
+	lanes turned[128];
+	for (long at = 0; at < many; at += QUERIES) {
+		int count = many - at < QUERIES ? (int)(many - at) : QUERIES;
+		for (int i = 0; i < count; i++)
+			queries[i] = q + (first + (at + i) / groups) * row_step + (at + i) % groups * dim;
+		beside(queries, count, dim, packed + at * dim);
+	}
+	for (long s = 0; s < start; s += LANES) {
+		for (int i = 0; i < LANES; i++)
+			rows[i] = keys + (s + i < start ? s + i : start - 1) * dim;
+		for (long c = 0; c < wide; c++)
+			turn(rows, c * LANES, turned + c * LANES);
+		for (long at = 0; at < many; at += QUERIES) {
+			int count = many - at < QUERIES ? (int)(many - at) : QUERIES;
+			for (int i = 0; i < count; i++)
+				to[i] = scores + (at + i) * stride + s;
+			score(turned, packed + at * dim, to, count, dim);
+		}
+	}
+	for (long row = first; row < last; row++) {
+		long length = lengths ? lengths[row] : row + 1;
+		for (long g = 0; g < groups; g += QUERIES) {
+			int count = groups - g < QUERIES ? (int)(groups - g) : QUERIES;
+			for (int i = 0; i < count; i++)
+				queries[i] = q + row * row_step + (g + i) * dim;
+			beside(queries, count, dim, own);
+			for (long s = 0; s < length; s += LANES) {
+				for (int i = 0; i < LANES; i++) {
+					long step = s + i < length ? s + i : length - 1;
+					rows[i] = keys + (start + (paths ? paths[row * width + step] : step)) * dim;
+				}
+				for (long c = 0; c < wide; c++)
+					turn(rows, c * LANES, turned + c * LANES);
+				for (int i = 0; i < count; i++)
+					to[i] = scores + ((row - first) * groups + g + i) * stride + start + s;
+				score(turned, own, to, count, dim);
+			}
+		}
+		for (long g = 0; g < groups; g++) {
+			long query = (row - first) * groups + g;
+			sums[query] = weigh(scores + query * stride, start + length);
+		}
+	}
+	long together = wide == 2 ? 12 : wide == 4 ? 6 : 3;
+	const float *weights[12];
+	float common[12 * 2 * LANES];
+	for (long at = 0; at < many; at += together) {
+		long count = many - at < together ? many - at : together;
+		for (long i = 0; i < together; i++)
+			weights[i] = scores + (at + (i < count ? i : 0)) * stride;
+		mix(wide, values, weights, start, common);
+		for (long i = 0; i < count; i++) {
+			long row = first + (at + i) / groups, length = lengths ? lengths[row] : row + 1;
+			float *into = out + row * row_step + (at + i) % groups * dim;
+			for (long c = 0; c < wide; c++) {
+				lanes sum, value;
+				memcpy(&sum, common + (i * wide + c) * LANES, sizeof(sum));
+				for (long s = 0; s < length; s++) {
+					long slot = start + (paths ? paths[row * width + s] : s);
+					memcpy(&value, values + slot * dim + c * LANES, sizeof(value));
+					sum += value * weights[i][start + s];
+				}
+				sum = sum / sums[at + i];
+				memcpy(into + c * LANES, &sum, sizeof(sum));
+			}
+		}
+	}
+}
+
+/* q, out (rows, heads, groups, dim); keys, values (heads, slots, dim) with `head_step` floats a head; paths (rows, width)
+ * and lengths (rows), or none for a chain (width: rows). dim 32, 64 or 128. Returns 0 without memory. */
+int crossdraft_attend(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
+                      const int32_t *lengths, long rows, long heads, long groups, long dim, long head_step, long start,
+                      long width, int threads)
+{
+	long at_once = 24 / groups > 0 ? 24 / groups : 1, parts = (rows + at_once - 1) / at_once;
+	long many = at_once * groups, room = many * (start + width + 2 * LANES + 1) + (many + 2 * QUERIES) * dim;
+	int failed = 0;
+	(void)threads;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+	for (long task = 0; task < heads * parts; task++) {
+		long head = task / parts, first = task % parts * at_once;
+		long last = first + at_once < rows ? first + at_once : rows;
+		float *space = malloc(room * sizeof(float));
+		if (!space) {
+			failed = 1;
+			continue;
+		}
+		some_rows(q + head * groups * dim, keys + head * head_step, values + head * head_step, out + head * groups * dim,
+		          paths, lengths, first, last, groups, heads * groups * dim, start, width, dim, space);
+		free(space);
+	}
+	return !failed;
+}
