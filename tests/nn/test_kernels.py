@@ -90,6 +90,7 @@ def test_each_row_attends_along_its_path(libraries: list[Any], data: st.DataObje
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     q = torch.randn(rows, heads, groups, dim, generator=draw) * dim**-0.5
     keys, values = (torch.randn(heads, start + rows + 3, dim, generator=draw) for _ in range(2))
+    k, v = (torch.randn(rows, heads, dim, generator=draw) for _ in range(2))
     walks, lengths = _paths(list(range(-1, rows - 1)) if chain else parents)
     before, known = torch.get_num_threads(), kernels.status
     try:
@@ -97,15 +98,23 @@ def test_each_row_attends_along_its_path(libraries: list[Any], data: st.DataObje
         for library in libraries:
             kernels.status = lambda library=library: kernels.Status(library)
             assert kernels.attends(q, keys)
-            got = kernels.attend(q, keys, values, start, *(() if chain else (walks, lengths)))
+            got = kernels.attend(q, k, v, keys, values, start, 0, *(() if chain else (walks, lengths)))
+            assert torch.equal(keys[:, start : start + rows], k.transpose(0, 1))
+            assert torch.equal(values[:, start : start + rows], v.transpose(0, 1))
             for row in range(rows):
                 own = [*range(start), *(start + step for step in walks[row, : int(lengths[row])].tolist())]
-                k, v = keys[:, own], values[:, own]
-                weights = torch.einsum("hgd,hnd->hgn", q[row].double(), k.double()).softmax(-1)
-                exact = torch.einsum("hgn,hnd->hgd", weights, v.double()).flatten()
+                mine, said = keys[:, own].contiguous(), values[:, own].contiguous()
+                weights = torch.einsum("hgd,hnd->hgn", q[row].double(), mine.double()).softmax(-1)
+                exact = torch.einsum("hgn,hnd->hgd", weights, said.double()).flatten()
                 assert (got[row].double() - exact).abs().max() < 1e-5
-                alone = kernels.attend(q[row : row + 1], k.contiguous(), v.contiguous(), len(own) - 1)
-                assert torch.equal(alone[0], got[row])
+                one = slice(row, row + 1)
+                assert torch.equal(kernels.attend(q[one], k[one], v[one], mine, said, len(own) - 1)[0], got[row])
+                # the second half of a pass that was cut in two
+                if not chain and row == rows - 1:
+                    last = kernels.attend(
+                        q[one], k[one], v[one], keys, values, start, row, walks[one], lengths[one]
+                    )
+                    assert torch.equal(last[0], got[row])
     finally:
         kernels.status = known
         torch.set_num_threads(before)
@@ -122,7 +131,8 @@ def test_scores_far_apart_are_weighed_without_overflow(
         monkeypatch.setattr(kernels, "status", lambda library=library: kernels.Status(library))
         for size, wanted in ((1.0, 1.0), (-1.0, 0.0), (0.0, 1.0)):
             q[..., 0] = size
-            assert kernels.attend(q, keys, values, 2)[0].tolist() == pytest.approx([wanted] * 32, abs=1e-6)
+            got = kernels.attend(q, keys[:, 2:].transpose(0, 1), values[:, 2:].transpose(0, 1), keys, values, 2)
+            assert got[0].tolist() == pytest.approx([wanted] * 32, abs=1e-6)
 
 
 def test_what_it_does_not_attend_to(libraries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +143,42 @@ def test_what_it_does_not_attend_to(libraries: list[Any], monkeypatch: pytest.Mo
     assert not kernels.attends(q.expand(4, 2, 3, 64).repeat(33, 1, 1, 1), keys)
     monkeypatch.setattr(kernels, "status", lambda: kernels.Status(None, "none here"))
     assert not kernels.attends(q, keys)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 9), blocks=st.integers(1, 6), seed=st.integers(0, 99))
+def test_norm_gate_and_rotation(libraries: list[Any], rows: int, blocks: int, seed: int) -> None:
+    """Within rounding of float64, each row with the bits that it has alone."""
+    draw = torch.Generator().manual_seed(seed)
+    size, heads, kv_heads, dim = 16 * blocks, 6, 2, 32
+    x = (torch.randn(rows, size, generator=draw) * 3).bfloat16()
+    weight = torch.rand(size, generator=draw) + 0.5
+    both = (torch.randn(rows, 2 * size, generator=draw) * 8).bfloat16()
+    qkv = torch.randn(rows, (heads + 2 * kv_heads) * dim, generator=draw).bfloat16()
+    angles = torch.rand(rows, 1, dim // 2, generator=draw) * 7
+    turns = torch.complex(angles.cos(), angles.sin())
+    pairs = torch.view_as_complex(qkv[:, : (heads + kv_heads) * dim].double().view(rows, -1, dim // 2, 2))
+    turned = torch.view_as_real(pairs * turns.to(torch.complex128)).flatten(2)
+    for library in libraries:
+        length = (x.double().square().sum(-1, keepdim=True) + 0.01**2).sqrt()
+        wanted = x.double() * weight.double() / length
+        got = kernels.norm(library, x, weight, 0.01)
+        assert ((got.double() - wanted).abs() <= wanted.abs() * 2**-8 + 1e-12).all()
+        gated = kernels.gate(library, both)
+        wanted = F.silu(both[:, :size].double()) * both[:, size:].double()
+        assert ((gated.double() - wanted).abs() <= wanted.abs() * 2**-7.9 + 1e-30).all()
+        q, k, v = kernels.split(library, qkv, turns, heads, kv_heads, 0.25)
+        assert (q.double().flatten(1) - 0.25 * turned[:, :heads].flatten(1)).abs().max() < 1e-5
+        assert (k.double() - turned[:, heads:]).abs().max() < 1e-5
+        assert torch.equal(v, qkv[:, (heads + kv_heads) * dim :].float().view(rows, kv_heads, dim))
+        one = slice(rows - 1, rows)
+        assert torch.equal(kernels.norm(library, x[one], weight, 0.01), got[one])
+        assert torch.equal(kernels.gate(library, both[one]), gated[one])
+        alone = kernels.split(library, qkv[one], turns[one], heads, kv_heads, 0.25)
+        assert all(torch.equal(a, b[one]) for a, b in zip(alone, (q, k, v), strict=True))
+        shared = kernels.split(library, qkv, turns[:1], heads, kv_heads, 0.25)
+        same = kernels.split(library, qkv, turns[:1].expand(rows, 1, -1), heads, kv_heads, 0.25)
+        assert all(torch.equal(a, b) for a, b in zip(shared, same, strict=True))
 
 
 def test_what_cannot_be_packed_is_left_to_the_library() -> None:

@@ -51,6 +51,8 @@ def attend_chain(
     """
     rows, heads, groups, dim = q.shape
     keys, values = cache.keys[layer], cache.values[layer]
+    if not fresh and kernels.attends(q, keys):
+        return kernels.attend(q, k, v, keys, values, start)
     keys[:, start : start + rows] = k.transpose(0, 1)
     values[:, start : start + rows] = v.transpose(0, 1)
     if fresh:
@@ -63,8 +65,6 @@ def attend_chain(
             enable_gqa=groups > 1,
         )
         return out[0].transpose(0, 1).reshape(rows, -1)
-    if kernels.attends(q, keys):
-        return kernels.attend(q, keys, values, start)
     end = key_end(start, pins.bucket)
     if start + rows <= end:
         return _attend_bucket(q, keys, values, start, end, pins)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from crossdraft.nn import kernels
 from crossdraft.nn.attention import Attend
 from crossdraft.nn.decoder import DecoderConfig, DecoderLayer
 from crossdraft.nn.linear import PackedLinear
@@ -68,6 +69,8 @@ class PackedLayer:
         self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
         before, eps = layer.input_layernorm, cfg.rms_norm_eps
         self.norm_in = None if before is None else RowNorm(before.weight, eps, dtype, device)
+        half_heads = dtype == torch.bfloat16 and device.type == "cpu" and cfg.head_dim % 16 == 0
+        self._kernels = kernels.status().library if half_heads and cfg.intermediate_size % 16 == 0 else None
         self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
 
     def __call__(
@@ -101,7 +104,10 @@ class PackedLayer:
 
     def feed(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """The second half, in place: the feed-forward's output added to ``x``."""
-        gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
+        both = self.gate_up(self.norm_mid(x))
+        if self._kernels is not None:
+            return x.add_(self.down(kernels.gate(self._kernels, both)))
+        gate, up = both.chunk(2, dim=-1)
         return x.add_(self.down(F.silu(gate).mul_(up)))
 
     def project(
@@ -110,6 +116,8 @@ class PackedLayer:
         """Rotated and scaled q, rotated k and plain v, in the attention's dtype."""
         cfg, rows = self.config, reads.shape[0]
         heads, kv_heads, dim = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        if self._kernels is not None:
+            return kernels.split(self._kernels, self.qkv(reads), turns, heads, kv_heads, self._q_scale or 1.0)
         rotated = heads + kv_heads
         # rotated in float32 (or 64), then attended in the attention's dtype
         qkv = self.qkv(reads).to(self._wide)

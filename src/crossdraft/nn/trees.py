@@ -189,10 +189,10 @@ def attend_tree(
     shape, base = plan.shape, plan.base
     written = slice(base + shape.first, base + shape.rows)
     keys, values = cache.keys[layer], cache.values[layer]
+    if kernels.attends(q, keys):
+        return kernels.attend(q, k, v, keys, values, base, shape.first, shape.walks, shape.lengths)
     keys[:, written] = k.transpose(0, 1)
     values[:, written] = v.transpose(0, 1)
-    if kernels.attends(q, keys):
-        return kernels.attend(q, keys, values, base, shape.walks, shape.lengths)
     scores = torch.bmm(fold(q, pins.query_rows), keys[:, : plan.raw_end].transpose(1, 2))
     by_row = scores[:, : groups * rows].view(heads, groups, rows, plan.raw_end)
     # to the columns of plain decoding

@@ -1,10 +1,10 @@
 """Our own kernels, compiled once for this machine.
 
-``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each along
-a path of its own. They are for CPUs with AVX512_BF16 and without AMX, where the libraries' products first wait for
-the weights and then multiply, and where trees had to be masked, strewn and padded. They need a C compiler at the
-first use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0
-leaves them out.
+``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
+along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16 and without
+AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
+strewn and padded. They need a C compiler at the first use; where they cannot be had, ``status`` says why and the
+library's products are used. CROSSDRAFT_KERNELS=0 leaves them out.
 """
 
 import ctypes
@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import BFloat16, Float, Int
+from jaxtyping import BFloat16, Complex, Float, Int
 from torch import Tensor
 
 from crossdraft.core.places import cache_dir
 from crossdraft.core.provenance import bf16_unit
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.c", "attend.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.c", "attend.c", "layer.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _BLOCK = 32
 _TIMEOUT_S = 60
@@ -84,6 +84,48 @@ def product(
     return out
 
 
+def norm(
+    library: ctypes.CDLL, rows: BFloat16[Tensor, "S D"], weight: Float[Tensor, "D"], floor: float
+) -> BFloat16[Tensor, "S D"]:
+    """``rows * weight / sqrt(|row|^2 + floor^2)``; D a multiple of 16, weight float32."""
+    rows = rows.contiguous()
+    out = torch.empty_like(rows)
+    library.crossdraft_norm(rows.data_ptr(), weight.data_ptr(), out.data_ptr(), *rows.shape, floor)
+    return out
+
+
+def gate(library: ctypes.CDLL, both: BFloat16[Tensor, "S twice"]) -> BFloat16[Tensor, "S F"]:
+    """``silu(gate) * up`` of rows [gate, up]; F a multiple of 16."""
+    both = both.contiguous()
+    out = both.new_empty(both.shape[0], both.shape[1] // 2)
+    library.crossdraft_gate(both.data_ptr(), out.data_ptr(), *out.shape)
+    return out
+
+
+def split(
+    library: ctypes.CDLL,
+    qkv: BFloat16[Tensor, "S all"],
+    turns: Complex[Tensor, "S 1 half"],
+    heads: int,
+    kv_heads: int,
+    scale: float,
+) -> tuple[Float[Tensor, "S H G d"], Float[Tensor, "S H d"], Float[Tensor, "S H d"]]:
+    """Rotated and scaled q, rotated k and plain v, float32, of rows whose turning channels lie side by side.
+
+    turns: complex64, of each row or of all; a head's channels are a multiple of 16.
+    """
+    qkv, turns = qkv.contiguous(), turns.contiguous()
+    rows, dim = qkv.shape[0], 2 * turns.shape[-1]
+    q = torch.empty(rows, kv_heads, heads // kv_heads, dim, dtype=torch.float32)
+    k = torch.empty(rows, kv_heads, dim, dtype=torch.float32)
+    v = torch.empty_like(k)
+    library.crossdraft_split(
+        qkv.data_ptr(), turns.data_ptr(), q.data_ptr(), k.data_ptr(), v.data_ptr(), rows, heads * dim,
+        (heads + kv_heads) * dim, kv_heads * dim, dim, dim if turns.shape[0] > 1 or rows == 1 else 0, scale,
+    )  # fmt: skip
+    return q, k, v
+
+
 WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
 
@@ -99,25 +141,29 @@ def attends(q: Tensor, keys: Tensor) -> bool:
 
 def attend(
     q: Float[Tensor, "S H G d"],
+    k: Float[Tensor, "S H d"],
+    v: Float[Tensor, "S H d"],
     keys: Float[Tensor, "H slots d"],
     values: Float[Tensor, "H slots d"],
     start: int,
+    first: int = 0,
     paths: Int[Tensor, "S W"] | None = None,
     lengths: Int[Tensor, "S"] | None = None,
 ) -> Float[Tensor, "S HGd"]:
-    """Each row over slots 0 .. start - 1 and then along its path: slots start + paths[s, :lengths[s]], int32.
+    """Keys and values of the rows go into slots start + first .. ; then each row looks at slots 0 .. start - 1 and
+    along its path: slots start + paths[s, :lengths[s]], int32.
 
-    None: a chain's rows, each after the one before. A row's bits depend on its own path alone, not on where its
-    keys lie, nor on the other rows. q carries the scale. Raises MemoryError.
+    paths None: a chain's rows, each after the one before (first is 0). A row's bits depend on its own path alone,
+    not on where its keys lie, nor on the other rows. q carries the scale. Raises MemoryError.
     """
     rows, heads, groups, dim = q.shape
-    q, out = q.contiguous(), q.new_empty(rows, heads * groups * dim)
+    q, k, v, out = q.contiguous(), k.contiguous(), v.contiguous(), q.new_empty(rows, heads * groups * dim)
     library = status().library
     assert library is not None, "ask attends() first"
     done = library.crossdraft_attend(
-        q.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
         None if paths is None else paths.data_ptr(), None if lengths is None else lengths.data_ptr(),
-        rows, heads, groups, dim, keys.stride(0), start, rows if paths is None else paths.shape[1],
+        rows, heads, groups, dim, keys.stride(0), start, first, rows if paths is None else paths.shape[1],
         torch.get_num_threads(),
     )  # fmt: skip
     if not done:
@@ -132,7 +178,12 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_pack.argtypes = [pointer, pointer, long, long]
     library.crossdraft_rows.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
     library.crossdraft_pack.restype = library.crossdraft_rows.restype = None
-    library.crossdraft_attend.argtypes = [pointer] * 6 + [long] * 7 + [ctypes.c_int]
+    library.crossdraft_attend.argtypes = [pointer] * 8 + [long] * 8 + [ctypes.c_int]
+    library.crossdraft_norm.argtypes = [pointer] * 3 + [long, long, ctypes.c_float]
+    library.crossdraft_gate.argtypes = [pointer, pointer, long, long]
+    library.crossdraft_split.argtypes = [pointer] * 5 + [long] * 6 + [ctypes.c_float]
+    for name in ("norm", "gate", "split"):
+        getattr(library, f"crossdraft_{name}").restype = None
     return library
 
 

@@ -244,27 +244,34 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 	}
 }
 
-/* q, out (rows, heads, groups, dim); keys, values (heads, slots, dim) with `head_step` floats a head; paths (rows, width)
- * and lengths (rows), or none for a chain (width: rows). dim 32, 64 or 128. Returns 0 without memory. */
-int crossdraft_attend(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
-                      const int32_t *lengths, long rows, long heads, long groups, long dim, long head_step, long start,
-                      long width, int threads)
+/* q, out (rows, heads, groups, dim); k, v (rows, heads, dim) go into keys and values (heads, slots, dim; `head_step` floats a
+ * head) at slots start + first ..; paths (rows, width) and lengths (rows), or none for a chain (width: rows). dim 32, 64 or
+ * 128. Returns 0 without memory. */
+int crossdraft_attend(const float *q, const float *k, const float *v, float *keys, float *values, float *out,
+                      const int32_t *paths, const int32_t *lengths, long rows, long heads, long groups, long dim,
+                      long head_step, long start, long first, long width, int threads)
 {
+	for (long head = 0; head < heads; head++)
+		for (long row = 0; row < rows; row++) {
+			long to = head * head_step + (start + first + row) * dim, from = (row * heads + head) * dim;
+			memcpy(keys + to, k + from, dim * sizeof(float));
+			memcpy(values + to, v + from, dim * sizeof(float));
+		}
 	long at_once = 24 / groups > 0 ? 24 / groups : 1, parts = (rows + at_once - 1) / at_once;
 	long many = at_once * groups, room = many * (start + width + 2 * LANES + 1) + (many + 2 * QUERIES) * dim;
 	int failed = 0;
 	(void)threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
 	for (long task = 0; task < heads * parts; task++) {
-		long head = task / parts, first = task % parts * at_once;
-		long last = first + at_once < rows ? first + at_once : rows;
+		long head = task / parts, begin = task % parts * at_once;
+		long end = begin + at_once < rows ? begin + at_once : rows;
 		float *space = malloc(room * sizeof(float));
 		if (!space) {
 			failed = 1;
 			continue;
 		}
 		some_rows(q + head * groups * dim, keys + head * head_step, values + head * head_step, out + head * groups * dim,
-		          paths, lengths, first, last, groups, heads * groups * dim, start, width, dim, space);
+		          paths, lengths, begin, end, groups, heads * groups * dim, start, width, dim, space);
 		free(space);
 	}
 	return !failed;
