@@ -20,6 +20,7 @@ def test_doctor_reports_what_is_there(run: Run) -> None:
     assert all(p["mend"] for p in body["problems"])
     text = run("doctor")[1]
     assert "torch" in text and "memory" in text
+    assert body["kernels"].startswith(("our own", "the library's (")) and body["kernels"] in text
 
 
 def test_doctor_names_what_is_missing_and_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
                 **{name: version for name, version in found["versions"].items() if name != "crossdraft"},
                 "cpu": f"{machine['cpu']}, {machine['cores']} cores ({found['threads']} threads are used)",
                 "bf16": found["bf16"],
+                "kernels": found["kernels"],
                 "memory": f"{memory['available_bytes'] / GIB:.1f} of {memory['total_bytes'] / GIB:.1f} GiB free",
                 "gpu": ", ".join(found["gpus"]) or "none",
                 "built-in pair": found["nano"],
@@ -69,17 +70,20 @@ def examine() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("crossdraft", *NEEDED)},
         "machine": here["machine"],
         "memory": _memory(),
-        "threads": 0, "gpus": [], "bf16": "unknown", "nano": "not checked", "cache": "",
+        "threads": 0, "gpus": [], "bf16": "unknown", "kernels": "unknown", "nano": "not checked", "cache": "",
     }  # fmt: skip
     if find_spec("torch"):
         import torch
 
         from crossdraft.core.places import cache_dir
+        from crossdraft.nn import kernels
 
         found["cache"] = str(cache_dir())
         found["threads"] = torch.get_num_threads()
         found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         unit = bf16_unit()
+        why = kernels.status().why
+        found["kernels"] = f"the library's ({why})" if why else "our own, compiled for this machine"
         found["bf16"] = f"in hardware ({unit})" if unit else "emulated; float32 is the default here"
     nano = Path(__file__).parent.parent / "models" / "weights"
     weights = sorted(nano.glob("**/*.safetensors"))
