@@ -1,16 +1,19 @@
 """The head at inference against the differentiable one: chains, trees, and what is left of guesses."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import ancestor_mask, depths
 from crossdraft.heads.feature import FeatureHead
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.heads.visual import BRANCHES, VisualConfig
+from crossdraft.nn import kernels
 
 P, T = 14, 22
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -176,3 +179,30 @@ def test_an_idle_state_has_room_for_a_level(head: Any, rows: Tensor) -> None:
     assert state.length == state.room == 32
     out = runner.step(state, rows[:4], rows[:4], 1, 0, torch.eye(4, dtype=torch.bool))
     assert torch.isfinite(out).all()
+
+
+def test_a_level_attends_alike_with_and_without_our_own_kernel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two levels of a draft behind 37 entries: the same keys and values stay, the same comes out up to rounding."""
+    library = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
+    start, dim = 37, 32
+    first, below = torch.eye(3, dtype=torch.bool), torch.zeros(4, 7, dtype=torch.bool)
+    for row, above in enumerate((0, 0, 2, 1)):
+        below[row, above] = below[row, 3 + row] = True
+    draw = torch.Generator().manual_seed(1)
+    kept, given = torch.randn(2, 2, start, dim, generator=draw), torch.randn(7, 5, 2, dim, generator=draw)
+    results = []
+    for found in (kernels.Status(library), kernels.Status(None, "none here")):
+        monkeypatch.setattr(kernels, "status", lambda found=found: found)
+        cache = DenseCache(num_layers=1, num_kv_heads=2, head_dim=dim, capacity=60, dtype=torch.float32)
+        cache.keys[0, :, :start], cache.values[0, :, :start] = kept[0], kept[1]
+        outs = []
+        for used, seen in ((0, first), (3, below)):
+            rows = given[used : used + len(seen)]
+            q, k, v = rows[:, :3].transpose(1, 2), rows[:, 3], rows[:, 4]
+            attend = HeadRunner._mixing(SimpleNamespace(device=torch.device("cpu")), cache, start, used, seen)
+            outs.append(attend(q, k, v, 0))
+        results.append((*outs, cache.keys.clone(), cache.values.clone()))
+    for own, usual in zip(*results, strict=True):
+        assert torch.allclose(own, usual, atol=1e-5)

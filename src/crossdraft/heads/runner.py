@@ -8,7 +8,8 @@ from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.types import PromptView
 from crossdraft.heads.feature import FeatureHead
-from crossdraft.nn.attention import attend_chain, attend_masked
+from crossdraft.nn import kernels
+from crossdraft.nn.attention import Attend, attend_chain, attend_masked
 from crossdraft.nn.layer import PackedLayer, attention_dtype, rotations
 from crossdraft.nn.linear import PackedLinear, can_prepack
 from crossdraft.nn.norm import RowNorm
@@ -148,15 +149,27 @@ class HeadRunner:
         each row sees (its ancestors and itself). Nothing is committed.
         """
         cache, start = state.cache, state.cache.length
-        rows = guesses.shape[0]
-        hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
-        hidden[:, start:] = ~seen.to(self.device)
         x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
         at = start + state.shift + depth - 1
         return self._layer(
-            x, self._turns[at : at + 1],
-            lambda q, k, v, i: attend_masked(q, k, v, cache, i, start + used, hidden, _PINS), 0, reads,
-        )  # fmt: skip
+            x, self._turns[at : at + 1], self._mixing(cache, start, used, seen.to(self.device)), 0, reads
+        )
+
+    def _mixing(self, cache: DenseCache, start: int, used: int, seen: Bool[Tensor, "S nodes"]) -> Attend:
+        """Each row looks at the verified entries and at what it sees of this draft, which is as much for all."""
+        rows = seen.shape[0]
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+            keys, values = cache.keys[layer], cache.values[layer]
+            if kernels.attends(q, keys):
+                paths = seen.nonzero()[:, 1].view(rows, -1).int()
+                lengths = torch.full((rows,), paths.shape[1], dtype=torch.int32)
+                return kernels.attend(q, k, v, keys, values, start, used, paths, lengths)
+            hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
+            hidden[:, start:] = ~seen
+            return attend_masked(q, k, v, cache, layer, start + used, hidden, _PINS)
+
+        return attend
 
     def _inputs(self, embeds: Tensor, feats: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.config.fuse == "attention":
