@@ -155,9 +155,11 @@ def _clock(target: VLM) -> Clock:
     return Clock(sync=torch.cuda.synchronize if device_of(target).startswith("cuda") else None)
 
 
-def workbench(pair: Pair, prompt: Prompt, *, window: str = "auto", report: Report = silent) -> Workbench:
-    """The pair, ready to be measured; its costs are measured first where no earlier run kept them."""
-    costs = costs_for(pair, prompt, report=report)
+def workbench(
+    pair: Pair, prompt: Prompt, *, window: str = "auto", refresh: bool = False, report: Report = silent
+) -> Workbench:
+    """The pair, ready to be measured; its costs are measured first where no earlier run kept them, or refresh."""
+    costs = costs_for(pair, prompt, refresh=refresh, report=report)
 
     def new_drafter(name: str, curve: CostCurve | None = None) -> Drafter:
         return make_drafter(name, target=pair.target, event_model=pair.event_model, costs=curve or costs)

@@ -129,7 +129,8 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     if config.trees != "exact":
         pair = replace(pair, target=with_trees(pair.target, config.trees))
     prompts = held_out.prompts
-    bench = workbench(pair, prompts[0], report=report)
+    # drafts are sized by costs of this very run: kept ones may be of a busier hour
+    bench = workbench(pair, prompts[0], refresh=True, report=report)
     source = Source.of(config.target, "target", config.dtype, config.device)
     setup = Setup(pair, bench, source, config.heads, config.adapters, config.draft_model)
     methods, tuned = _settle(config, setup, tuning, report)
