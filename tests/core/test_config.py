@@ -20,6 +20,12 @@ def test_reads_yaml_and_overrides_win(tmp_path: Path) -> None:
     assert load_yaml(Plan, path, {"rate": 0.5}) == Plan(3, 0.5, ["a", "b"])
 
 
+def test_an_unknown_key_is_one_line_whatever_it_is() -> None:
+    with pytest.raises(SettingError, match=r"unknown key 'a\\nb\\x00'\.") as caught:
+        from_mapping(Plan, {"a\nb\0": 1}, "here")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_key_names_its_neighbour() -> None:
     with pytest.raises(SettingError, match="unknown key 'stepps'. Did you mean 'steps'"):
         from_mapping(Plan, {"stepps": 3})

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from crossdraft.bench.stopwatch import median_ms
 from crossdraft.bench.workbench import Report, Workbench, silent
 from crossdraft.core.clock import Clock
 from crossdraft.core.prompt import Prompt
@@ -25,7 +25,7 @@ def run_growth(
     """Median step time around tokens 64 and 1,024 of the same plain answers, attention's own time taken off both.
 
     Processor time, so that other work on the machine does not show (run it with one thread: waiting threads count).
-    Attention alone is timed with the engine's own function on a cache of the same length, one row, all layers.
+    Attention alone is timed within passes of one row behind a cache of the same length, all layers.
     """
     early: list[float] = []
     late: list[float] = []
@@ -58,16 +58,26 @@ def _steps(plain: Generation, at: int) -> Sequence[float]:
 
 
 def attention_ms(engine: Engine, length: int, repeats: int = 50) -> float:
-    """Milliseconds of the attention of one row behind ``length`` cached positions, over all layers."""
-    cfg = engine.config
+    """Milliseconds of the attention of one row behind ``length`` cached positions, over all layers.
+
+    Timed within whole passes, as its keys and values then come from where they come from in a step: the weights of
+    the layers between push them out of the caches.
+    """
     cache = engine.new_cache(length + 1)
-    place = cache.keys
-    q = torch.randn(1, cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim).to(place)
-    k, v = torch.randn(2, 1, cfg.num_kv_heads, cfg.head_dim).to(place)
+    spent = 0.0
 
-    @torch.inference_mode()
-    def layers() -> None:
-        for layer in range(cfg.num_layers):
-            attend_chain(q, k, v, cache, layer, length, engine.pins, False)
+    def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+        nonlocal spent
+        began = time.process_time()
+        out = attend_chain(q, k, v, cache, layer, length, engine.pins, False)
+        spent += time.process_time() - began
+        return out
 
-    return median_ms(layers, repeats, now=time.process_time)
+    row = torch.randn(1, engine.config.hidden_size).to(engine.device, engine.dtype)
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            spent = 0.0
+            engine.run_layers(row, engine.turns[length : length + 1], attend, (), {})
+            times.append(1e3 * spent)
+    return statistics.median(times)

@@ -20,7 +20,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "settings
         if key not in fields:
             near = get_close_matches(str(key), fields, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(fields)}"
-            raise SettingError(f"{where}: unknown key '{key}'.{hint}")
+            shown = str(key) if str(key).isprintable() else ascii(key).strip("'\"")
+            raise SettingError(f"{where}: unknown key '{shown}'.{hint}")
     missing = [
         n for n, f in fields.items()
         if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
