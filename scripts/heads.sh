@@ -87,9 +87,7 @@ if [ "$which" = smollm ]; then
 		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 12 --set own_head=true
 		model --epochs 1 --minutes 6 --processes 2
 	else
-		# the target reads its answers anew for every batch, which costs less there than fetching its states; memory
-		# grows in place, as batches of ever other lengths would else ask the driver for more all the time
-		export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+		# the target reads its answers anew for every batch, which costs less there than fetching its states
 		set -- "$@" --batch 64 --online --validation 0.03
 		(lead=exec && head eagle3 "$@" --lr 2.5e-3 --epochs 10 --minutes 4 --passes 5 --start target \
 			--freeze-output) &

@@ -69,8 +69,8 @@ class PackedLayer:
         self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
         before, eps = layer.input_layernorm, cfg.rms_norm_eps
         self.norm_in = None if before is None else RowNorm(before.weight, eps, dtype, device)
-        half_heads = dtype == torch.bfloat16 and device.type == "cpu" and cfg.head_dim % 16 == 0
-        self._kernels = kernels.status().library if half_heads and cfg.intermediate_size % 16 == 0 else None
+        whole_lanes = dtype == torch.bfloat16 and device.type == "cpu" and cfg.head_dim % 16 == 0
+        self._kernels = kernels.status().library if whole_lanes and cfg.intermediate_size % 16 == 0 else None
         self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
 
     def __call__(

@@ -26,7 +26,7 @@ from torch import Tensor
 from crossdraft.core.places import cache_dir
 from crossdraft.core.provenance import bf16_unit
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("rows.c", "attend.c", "layer.c"))
+HEADER, *SOURCES = (Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _BLOCK = 32
 _TIMEOUT_S = 60
@@ -196,7 +196,9 @@ def compiled(folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
     if compiler is None:
         raise OSError("no C compiler (gcc, cc or clang)")
     openmp = _openmp()
-    sign = "\n".join((*(source.read_text() for source in SOURCES), compiler, " ".join(flags), openmp, _machine()))
+    sign = "\n".join(
+        (*(source.read_text() for source in (HEADER, *SOURCES)), compiler, " ".join(flags), openmp, _machine())
+    )
     target = folder / f"kernels-{hashlib.sha256(sign.encode()).hexdigest()[:20]}.so"
     if target.is_file():
         return target

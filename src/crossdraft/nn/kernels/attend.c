@@ -6,15 +6,12 @@
  * and on nothing else: not on where its keys lie, not on the other rows, not on how rows are grouped.
  */
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LANES 16
-#define QUERIES 12 /* scored together */
+#include "lanes.h"
 
-typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t counts __attribute__((vector_size(64), aligned(4), may_alias));
+#define QUERIES 12 /* scored together */
 
 /* 16 rows of 16 channels, as 16 channels of 16 rows */
 #ifdef __AVX512F__
@@ -84,29 +81,6 @@ static void score(const lanes *keys, const float *queries, float *const *to, int
 		done[i] = sum[i];
 	for (int i = 0; i < count; i++)
 		memcpy(to[i], &done[i], sizeof(lanes));
-}
-
-/* e^x for x <= 0 (Cephes' polynomial); far below it is 0 */
-static lanes power(lanes x)
-{
-	const lanes zero = {0};
-	counts tiny = x < -87.0f;
-	x = (lanes)((tiny & (counts)(zero - 87.0f)) | (~tiny & (counts)x));
-	lanes whole = x * 1.44269504088896341f - 0.5f;
-	counts n = __builtin_convertvector(whole, counts); /* towards 0: rounds, as x <= 0 */
-	lanes f = __builtin_convertvector(n, lanes);
-	x = x - f * 0.693359375f;
-	x = x + f * 2.12194440e-4f;
-	lanes y = zero + 1.9875691500e-4f;
-	y = y * x + 1.3981999507e-3f;
-	y = y * x + 8.3334519073e-3f;
-	y = y * x + 4.1665795894e-2f;
-	y = y * x + 1.6666665459e-1f;
-	y = y * x + 5.0000001201e-1f;
-	y = y * x * x + x + 1.0f;
-	counts scale = (n + 127) << 23;
-	lanes out = y * (lanes)scale;
-	return (lanes)(~tiny & (counts)out);
 }
 
 /* scores into weights, in place; returns their sum. There is room for 16 more behind them. */

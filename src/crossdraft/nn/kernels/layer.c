@@ -2,15 +2,11 @@
  * row by itself, in one order, so its bits do not depend on the other rows. Sizes are multiples of 16.
  */
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#define LANES 16
+#include "lanes.h"
 
 typedef uint16_t bf16;
-typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t counts __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
 
 static lanes wide(const bf16 *from)
@@ -42,26 +38,6 @@ void crossdraft_norm(const bf16 *x, const float *w, bf16 *y, long rows, long dim
 		for (long c = 0; c < dim; c += LANES)
 			narrow(wide(x + c) * *(const lanes *)(w + c) / length, y + c);
 	}
-}
-
-/* e^x for x <= 0, as in attend.c */
-static lanes power(lanes x)
-{
-	const lanes zero = {0};
-	counts tiny = x < -87.0f;
-	x = (lanes)((tiny & (counts)(zero - 87.0f)) | (~tiny & (counts)x));
-	counts n = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, counts);
-	lanes f = __builtin_convertvector(n, lanes);
-	x = x - f * 0.693359375f;
-	x = x + f * 2.12194440e-4f;
-	lanes y = zero + 1.9875691500e-4f;
-	y = y * x + 1.3981999507e-3f;
-	y = y * x + 8.3334519073e-3f;
-	y = y * x + 4.1665795894e-2f;
-	y = y * x + 1.6666665459e-1f;
-	y = y * x + 5.0000001201e-1f;
-	y = y * x * x + x + 1.0f;
-	return (lanes)(~tiny & (counts)(y * (lanes)((n + 127) << 23)));
 }
 
 /* y = silu(gate) up, of rows [gate | up] of 2 dim */
