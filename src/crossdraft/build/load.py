@@ -18,6 +18,7 @@ from crossdraft.core.weights import read_json
 from crossdraft.models import fingerprint, load_vlm, resolve_checkpoint
 from crossdraft.models.catalogue import WATCHING, family_of
 from crossdraft.models.spliced import SplicedVLM
+from crossdraft.nn import kernels
 from crossdraft.nn.decoder import Decoder
 from crossdraft.nn.engine import TreeAttention
 
@@ -42,7 +43,8 @@ def load_target(
     """Load the video model that shall answer.
 
     ref: a checkpoint folder (config.json, safetensors, tokenizer), a hub id, or "nano", the built-in one.
-    dtype: "auto" (bfloat16 where the hardware has it, else float32), "bfloat16", "float32" or "float64".
+    dtype: "auto" (bfloat16 where the hardware or our kernels have it, else float32), "bfloat16", "float32" or
+    "float64".
     threads: CPU threads of the whole process; None leaves them alone.
     Raises CheckpointError for a checkpoint that cannot be used and SettingError for a dtype or device not there.
     """
@@ -153,10 +155,15 @@ class Source:
     trees: str = "exact"
 
     @classmethod
-    def of(cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None) -> "Source":
-        """Of what a user named. Raises CheckpointError when there is no such folder or hub id, SettingError."""
+    def of(
+        cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None, *, engine: bool = True
+    ) -> "Source":
+        """Of what a user named; engine: as ``pick_dtype``.
+
+        Raises CheckpointError when there is no such folder or hub id, SettingError.
+        """
         place = pick_device(device)
-        kind = pick_dtype(dtype, place)
+        kind = pick_dtype(dtype, place, engine=engine)
         folder = resolve_checkpoint(resolve(ref, role))
         return cls(str(folder), str(kind).removeprefix("torch."), place, family, config_text(folder, role))
 
@@ -206,10 +213,15 @@ def pick_device(device: str) -> str:
     return device
 
 
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """ "auto" becomes bfloat16 where the hardware has it, else float32. SettingError if it is not offered."""
+def pick_dtype(dtype: str, device: str, *, engine: bool = False) -> torch.dtype:
+    """ "auto" becomes bfloat16 where the hardware has it, else float32.
+
+    engine: for models that run on our engine, whose kernels have bfloat16 on other CPUs too.
+    Raises SettingError for a dtype that is not offered.
+    """
     if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else bool(bf16_unit())
+        here = bool(bf16_unit()) or (engine and kernels.status().library is not None)
+        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else here
         return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
         raise SettingError(f"dtype '{dtype}' is not available on {device}; choose auto, {', '.join(DTYPES)}")

@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
     source = Source.of(args.target, "target", args.dtype, args.device)
-    text = not watches(source.folder)
+    if text := not watches(source.folder):
+        source = Source.of(args.target, "target", args.dtype, args.device, engine=False)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
         batch=args.batch if text else 1, seed=args.seed,

@@ -24,11 +24,22 @@ def _cpu_name() -> str:
 
 def bf16_unit() -> str:
     """The CPU's bf16 arithmetic unit ("amx_bf16", "avx512_bf16"), or "" where bf16 is emulated or nobody knows."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    flags = _cpu_flags()
     return next((unit for unit in ("amx_bf16", "avx512_bf16") if unit in flags), "")
+
+
+def has_fma() -> bool:
+    """Whether the CPU has AVX2 and fused multiply-add; False where nobody knows."""
+    return {"avx2", "fma"} <= _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
+    """What the first CPU can do, as Linux names it; empty where nobody knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def _commit() -> str | None:

@@ -178,13 +178,18 @@ class Attention(nn.Module):
         mask: Tensor | None,
     ) -> Float[Tensor, "B T D"]:
         """Attend and project out. mask: bool, broadcastable to (B, H, T, K), True = may attend; None for causal."""
+        grouped = self.cfg.num_heads != self.cfg.num_kv_heads
+        if grouped and mask is not None and q.is_cuda:
+            # the fused kernel that takes a mask takes no groups, and what takes both writes every score to memory
+            k, v = (x.repeat_interleave(self.cfg.num_heads // self.cfg.num_kv_heads, dim=2) for x in (k, v))
+            grouped = False
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
             attn_mask=mask,
             is_causal=mask is None,
-            enable_gqa=self.cfg.num_heads != self.cfg.num_kv_heads,
+            enable_gqa=grouped,
         )
         return self.o_proj(out.transpose(1, 2).flatten(2))
 

@@ -1,10 +1,12 @@
 """Linear layers as the engine runs them: weights packed once in the layout that the kernel likes best.
 
 On the CPU, oneDNN's reordered weights make a bfloat16 linear of few rows 1.2-2x faster than ``F.linear``. The two
-operators are private to torch, so they are tried once at load; where they are missing or wrong, ``F.linear`` is
-used. Where our own kernel can be had (``nn.kernels``), it is a further 1.4-1.9x faster. The engine's
-``exactness.detail`` says which it is.
+operators are private to torch, so they are tried once; where they are missing or wrong, ``F.linear`` is used. Where
+our own kernel can be had (``nn.kernels``), it is a further 1.4-1.9x faster. The engine's ``exactness.detail`` says
+which it is.
 """
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -18,27 +20,39 @@ _PACK_ROWS = 16
 
 
 def can_prepack(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether linears of ``dtype`` can be packed here, by our own kernels or by oneDNN."""
+    own = dtype == torch.bfloat16 and kernels.status().library is not None
+    return device.type == "cpu" and (own or _library_packs(dtype))
+
+
+@lru_cache
+def _library_packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN's packed linears exist here for ``dtype`` and agree with ``F.linear`` on a small example."""
-    if (
-        device.type != "cpu"
-        or dtype not in (torch.bfloat16, torch.float32)
-        or not torch.backends.mkldnn.is_available()
-    ):
+    if dtype not in (torch.bfloat16, torch.float32) or not torch.backends.mkldnn.is_available():
         return False
     # small whole numbers: every sum is exact, so the two must agree to the bit
     weight = (torch.arange(32 * 32, dtype=torch.float32).view(32, 32) % 5 - 2).to(dtype)
     rows = (torch.arange(3 * 32, dtype=torch.float32).view(3, 32) % 3 - 1).to(dtype)
     try:
-        got = PackedLinear(weight, None, prepack=True)(rows)
+        got = _library_product(rows, _library_packed(weight), None)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool(torch.equal(got, F.linear(rows, weight)))
 
 
+def _library_packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS)
+
+
+def _library_product(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+
+
 class PackedLinear:
     """A frozen ``y = x W' + b`` over rows (S, in); see the module's docstring.
 
-    weight (out, in) and bias (out,) have their final dtype and device. Fewer than ``min_rows`` rows are padded,
+    weight (out, in) and bias (out,) have their final dtype and device. prepack: pack the weight where that can be
+    done for its shape. Fewer than ``min_rows`` rows are padded,
     which the self-test asks for where the library computes few rows in another order than many.
     """
 
@@ -46,13 +60,14 @@ class PackedLinear:
         self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"] | None, prepack: bool, min_rows: int = 1
     ) -> None:
         self.out_features, self.in_features = weight.shape
-        self.bias, self.prepacked, self.min_rows = bias, prepack, min_rows
+        self.bias, self.min_rows = bias, min_rows
         self._kernels = kernels.status().library if prepack and kernels.fits(weight) else None
+        self.prepacked = self._kernels is not None or (prepack and _library_packs(weight.dtype))
         if self._kernels is not None:
             self.weight = kernels.pack(self._kernels, weight)
             self._wide_bias = None if bias is None else bias.float()
         else:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS) if prepack else weight
+            self.weight = _library_packed(weight) if self.prepacked else weight
 
     @property
     def kind(self) -> str:
@@ -74,5 +89,5 @@ class PackedLinear:
         if self._kernels is not None:
             return kernels.product(self._kernels, rows, self.weight, self._wide_bias)
         if self.prepacked:
-            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+            return _library_product(rows, self.weight, self.bias)
         return F.linear(rows, self.weight, self.bias)

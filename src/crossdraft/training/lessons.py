@@ -90,6 +90,7 @@ class Lessons:
         self.layers, self.device = tuple(sorted(set(layers))), torch.device(device)
         self.lengths = np.array([len(lesson.ids) for lesson in self.lessons])
         self.width, self.dtype = decoder.config.hidden_size, decoder.embed_tokens.weight.dtype
+        self._epoch: tuple[object, Sequence[int], list[np.ndarray]] | None = None
         self.kept = None if keep is None else self._keep(keep, processes, report)
 
     @property
@@ -122,11 +123,14 @@ class Lessons:
         """Every so many of the lessons of a step: each epoch of ``num_batches`` goes through ``places`` once, in an
         order of its own, lessons of like length together."""
         epoch, at = divmod(step, num_batches)
-        rng = np.random.default_rng(seed_for(seed, f"epoch/{epoch}"))
-        order = rng.permutation(np.array(places))
-        chosen = pooled(order, self.lengths, num_batches, rng)[at][part::parts]
+        key = (epoch, num_batches, seed)
+        if self._epoch is None or self._epoch[0] != key or self._epoch[1] is not places:
+            rng = np.random.default_rng(seed_for(seed, f"epoch/{epoch}"))
+            batches = pooled(rng.permutation(np.array(places)), self.lengths, num_batches, rng)
+            self._epoch = (key, places, batches)
+        batch = self._epoch[2][at]
         # the last batch may have fewer lessons than there are parts
-        return chosen if len(chosen) else order[:1]
+        return batch[part::parts] if part < len(batch) else batch[:1]
 
     def batch(self, places: Sequence[int] | np.ndarray) -> Batch:
         """The lessons at ``places``. DataError when their pictures do not lie at the same positions."""

@@ -3,8 +3,10 @@
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
 along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16 and without
 AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
-strewn and padded. They need a C compiler at the first use; where they cannot be had, ``status`` says why and the
-library's products are used. CROSSDRAFT_KERNELS=0 leaves them out.
+strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16: there the products are
+computed in float32, from weights that still come from memory in half as many bytes. They need a C compiler at the
+first use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0
+leaves them out.
 """
 
 import ctypes
@@ -24,7 +26,7 @@ from jaxtyping import BFloat16, Complex, Float, Int
 from torch import Tensor
 
 from crossdraft.core.places import cache_dir
-from crossdraft.core.provenance import bf16_unit
+from crossdraft.core.provenance import bf16_unit, has_fma
 
 HEADER, *SOURCES = (Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
@@ -45,8 +47,10 @@ def status() -> Status:
     """Compiled, loaded and tried, once for each process."""
     if os.environ.get("CROSSDRAFT_KERNELS") == "0":
         return Status(None, "left out by CROSSDRAFT_KERNELS")
-    if (unit := bf16_unit()) != "avx512_bf16":
-        return Status(None, "with AMX the library's products are quicker" if unit else "no AVX512_BF16")
+    if bf16_unit() == "amx_bf16":
+        return Status(None, "with AMX the library's products are quicker")
+    if not bf16_unit() and not has_fma():
+        return Status(None, "no AVX2")
     try:
         library = load(compiled(cache_dir() / "kernels"))
     except (OSError, subprocess.SubprocessError) as error:
@@ -74,13 +78,15 @@ def product(
     packed: BFloat16[Tensor, "out in"],
     bias: Float[Tensor, "out"] | None,
 ) -> BFloat16[Tensor, "S out"]:
-    """``rows W' + bias``; bias is float32."""
+    """``rows W' + bias``; bias is float32. Raises MemoryError."""
     rows = rows.contiguous()
     out = rows.new_empty(rows.shape[0], packed.shape[0])
-    library.crossdraft_rows(
+    done = library.crossdraft_rows(
         packed.data_ptr(), rows.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(), rows.shape[0],
         *packed.shape, torch.get_num_threads(),
     )  # fmt: skip
+    if not done:
+        raise MemoryError("no memory for the rows of a product")
     return out
 
 
@@ -177,7 +183,7 @@ def load(path: Path) -> ctypes.CDLL:
     pointer, long = ctypes.c_void_p, ctypes.c_long
     library.crossdraft_pack.argtypes = [pointer, pointer, long, long]
     library.crossdraft_rows.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
-    library.crossdraft_pack.restype = library.crossdraft_rows.restype = None
+    library.crossdraft_pack.restype = None
     library.crossdraft_attend.argtypes = [pointer] * 8 + [long] * 8 + [ctypes.c_int]
     library.crossdraft_norm.argtypes = [pointer] * 3 + [long, long, ctypes.c_float]
     library.crossdraft_gate.argtypes = [pointer, pointer, long, long]

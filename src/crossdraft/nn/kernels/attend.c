@@ -1,8 +1,8 @@
 /* Attention of a few rows over a cache, each row along its own path: float32, one pass, no masks.
  *
  * Row s looks at slots 0 .. start - 1 and then at its path: slots start + path[0], start + path[1], ... (a chain's is
- * 0 .. s). Every score is one running sum over the channels, every softmax sums its weights by place (modulo 16) and then
- * over these 16, every output channel is one running sum over the path in its order. So a row's bits depend on its own path
+ * 0 .. s). Every score is one running sum over the channels, every softmax sums its weights by place (modulo LANES) and
+ * then over these, every output channel is one running sum over the path in its order. So a row's bits depend on its own path
  * and on nothing else: not on where its keys lie, not on the other rows, not on how rows are grouped.
  */
 #include <math.h>
@@ -13,10 +13,29 @@
 
 #define QUERIES 12 /* scored together */
 
-/* 16 rows of 16 channels, as 16 channels of 16 rows */
-#ifdef __AVX512F__
-#include <immintrin.h>
-
+/* LANES rows of as many channels, as channels of rows */
+#if LANES == 8
+static void turn(const float *const *rows, long at, lanes *out)
+{
+	__m256 r[8], t[8];
+	for (int i = 0; i < 8; i++)
+		r[i] = _mm256_loadu_ps(rows[i] + at);
+	for (int i = 0; i < 8; i += 2) {
+		t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+		t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 8; i += 4) {
+		r[i] = (__m256)_mm256_unpacklo_pd((__m256d)t[i], (__m256d)t[i + 2]);
+		r[i + 1] = (__m256)_mm256_unpackhi_pd((__m256d)t[i], (__m256d)t[i + 2]);
+		r[i + 2] = (__m256)_mm256_unpacklo_pd((__m256d)t[i + 1], (__m256d)t[i + 3]);
+		r[i + 3] = (__m256)_mm256_unpackhi_pd((__m256d)t[i + 1], (__m256d)t[i + 3]);
+	}
+	for (int i = 0; i < 4; i++) {
+		out[i] = (lanes)_mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+		out[i + 4] = (lanes)_mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+	}
+}
+#elif defined(__AVX512F__)
 static void turn(const float *const *rows, long at, lanes *out)
 {
 	__m512 r[16], t[16];
@@ -48,8 +67,8 @@ static void turn(const float *const *rows, long at, lanes *out)
 #else
 static void turn(const float *const *rows, long at, lanes *out)
 {
-	for (int c = 0; c < 16; c++)
-		for (int i = 0; i < 16; i++)
+	for (int c = 0; c < LANES; c++)
+		for (int i = 0; i < LANES; i++)
 			out[c][i] = rows[i][at + c];
 }
 #endif
@@ -62,7 +81,7 @@ static void beside(const float *const *queries, int count, long dim, float *out)
 			out[c * QUERIES + i] = queries[i < count ? i : 0][c];
 }
 
-/* scores of 16 keys (turned) for QUERIES queries (beside each other); to[i] gets 16 of the first `count` ones */
+/* scores of LANES keys (turned) for QUERIES queries (beside each other); to[i] gets those of the first `count` ones */
 static void score(const lanes *keys, const float *queries, float *const *to, int count, long dim)
 {
 	lanes sum[QUERIES], done[QUERIES];
@@ -73,7 +92,7 @@ static void score(const lanes *keys, const float *queries, float *const *to, int
 		lanes key = keys[c];
 #pragma GCC unroll 12
 		for (int i = 0; i < QUERIES; i++)
-			sum[i] += key * queries[c * QUERIES + i];
+			sum[i] = plus(sum[i], key, every(queries[c * QUERIES + i]));
 	}
 	/* by constant numbers only, or the sums would not stay in registers */
 #pragma GCC unroll 12
@@ -83,7 +102,7 @@ static void score(const lanes *keys, const float *queries, float *const *to, int
 		memcpy(to[i], &done[i], sizeof(lanes));
 }
 
-/* scores into weights, in place; returns their sum. There is room for 16 more behind them. */
+/* scores into weights, in place; returns their sum. There is room for LANES more behind them. */
 static float weigh(float *scores, long count)
 {
 	for (long i = count; i < count + LANES; i++)
@@ -111,34 +130,56 @@ static float weigh(float *scores, long count)
 	return total;
 }
 
-/* sums over the common slots, for MANY queries of WIDE vectors of channels */
+/* sums over the common slots, for MANY queries of WIDE of the `wide` vectors of channels */
 #define EACH_QUERY(MANY) _Pragma("GCC unroll 12") for (int i = 0; i < MANY; i++)
 #define EACH_VECTOR(WIDE) _Pragma("GCC unroll 8") for (int c = 0; c < WIDE; c++)
 #define MIX(WIDE, MANY)                                                                                                 \
-	static void mix_##WIDE(const float *values, const float *const *weights, long count, float *out)                    \
+	static void mix_##WIDE(const float *values, long wide, const float *const *weights, long count, float *out)         \
 	{                                                                                                                   \
 		lanes sum[MANY][WIDE], value[WIDE];                                                                             \
 		EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] = (lanes){0};                                                      \
 		for (long s = 0; s < count; s++) {                                                                              \
-			EACH_VECTOR(WIDE) value[c] = *(const lanes *)(values + (s * WIDE + c) * LANES);                             \
-			EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] += value[c] * weights[i][s];                                   \
+			EACH_VECTOR(WIDE) value[c] = *(const lanes *)(values + (s * wide + c) * LANES);                             \
+			EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] = plus(sum[i][c], value[c], every(weights[i][s]));            \
 		}                                                                                                               \
-		EACH_QUERY(MANY) EACH_VECTOR(WIDE) *(lanes *)(out + (i * WIDE + c) * LANES) = sum[i][c];                        \
+		EACH_QUERY(MANY) EACH_VECTOR(WIDE) *(lanes *)(out + (i * wide + c) * LANES) = sum[i][c];                        \
 	}
 
+/* as many queries as the registers hold: of all channels at once, or, of fewer registers, of two vectors of them */
+#if LANES == 8
+MIX(2, 6)
+
+static long together(long wide)
+{
+	(void)wide;
+	return 6;
+}
+
+static void mix(long wide, const float *values, const float *const *weights, long count, float *out)
+{
+	for (long c = 0; c < wide * LANES; c += 2 * LANES)
+		mix_2(values + c, wide, weights, count, out + c);
+}
+#else
 MIX(2, 12)
 MIX(4, 6)
 MIX(8, 3)
 
+static long together(long wide)
+{
+	return 24 / wide;
+}
+
 static void mix(long wide, const float *values, const float *const *weights, long count, float *out)
 {
 	if (wide == 2)
-		mix_2(values, weights, count, out);
+		mix_2(values, wide, weights, count, out);
 	else if (wide == 4)
-		mix_4(values, weights, count, out);
+		mix_4(values, wide, weights, count, out);
 	else
-		mix_8(values, weights, count, out);
+		mix_8(values, wide, weights, count, out);
 }
+#endif
 
 /* one key/value head, `many` queries: rows first .. of `groups` queries each */
 static void some_rows(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
@@ -192,12 +233,12 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 			sums[query] = weigh(scores + query * stride, start + length);
 		}
 	}
-	long together = wide == 2 ? 12 : wide == 4 ? 6 : 3;
+	long most = together(wide);
 	const float *weights[12];
-	float common[12 * 2 * LANES];
-	for (long at = 0; at < many; at += together) {
-		long count = many - at < together ? many - at : together;
-		for (long i = 0; i < together; i++)
+	float common[768]; /* most * dim */
+	for (long at = 0; at < many; at += most) {
+		long count = many - at < most ? many - at : most;
+		for (long i = 0; i < most; i++)
 			weights[i] = scores + (at + (i < count ? i : 0)) * stride;
 		mix(wide, values, weights, start, common);
 		for (long i = 0; i < count; i++) {
@@ -208,8 +249,8 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 				memcpy(&sum, common + (i * wide + c) * LANES, sizeof(sum));
 				for (long s = 0; s < length; s++) {
 					long slot = start + (paths ? paths[row * width + s] : s);
-					memcpy(&value, values + slot * dim + c * LANES, sizeof(value));
-					sum += value * weights[i][start + s];
+					value = *(const lanes *)(values + slot * dim + c * LANES);
+					sum = plus(sum, value, every(weights[i][start + s]));
 				}
 				sum = sum / sums[at + i];
 				memcpy(into + c * LANES, &sum, sizeof(sum));

@@ -1,10 +1,40 @@
-/* Sixteen floats at a time, on any machine: the compiler makes of them what there is. */
+/* LANES floats at a time: as many as a register of AVX2 holds where that is all there is, else sixteen, of which the
+ * compiler makes what there is. */
 #include <stdint.h>
 
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#define LANES 8
+#else
 #define LANES 16
+#endif
 
-typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t counts __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t counts __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* x in every place */
+static inline lanes every(float x)
+{
+	return x - (lanes){0};
+}
+
+/* sum + x y; said outright, since whether the compiler joins the two may differ from place to place */
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#include <immintrin.h>
+
+static inline lanes plus(lanes sum, lanes x, lanes y)
+{
+#if LANES == 16
+	return (lanes)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)sum);
+#else
+	return (lanes)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+#endif
+}
+#else
+static inline lanes plus(lanes sum, lanes x, lanes y)
+{
+	return sum + x * y;
+}
+#endif
 
 /* e^x for x <= 0 (Cephes' polynomial); far below it is 0 */
 static lanes power(lanes x)

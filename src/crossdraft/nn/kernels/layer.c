@@ -6,8 +6,8 @@
 #include "lanes.h"
 
 typedef uint16_t bf16;
-typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 static lanes wide(const bf16 *from)
 {
@@ -54,10 +54,17 @@ void crossdraft_gate(const bf16 *both, bf16 *y, long rows, long dim)
 		}
 }
 
+#if LANES == 8
+static const counts EVEN = {0, 0, 2, 2, 4, 4, 6, 6};
+static const counts ODD = {1, 1, 3, 3, 5, 5, 7, 7};
+static const counts SWAPPED = {1, 0, 3, 2, 5, 4, 7, 6};
+static const lanes SIGN = {-1, 1, -1, 1, -1, 1, -1, 1};
+#else
 static const counts EVEN = {0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14};
 static const counts ODD = {1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15};
 static const counts SWAPPED = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14};
 static const lanes SIGN = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+#endif
 
 /* rows [queries | keys | values] of `turned` + `plain` numbers. The first `turned` are pairs and turn by the row's angle
  * (cosine, sine for each pair of a head of dim; `turn_step` floats from row to row), the first `queries` of them are scaled.

@@ -1,26 +1,30 @@
 /* y = x W' + b for a few bfloat16 rows x and a large matrix W, at the speed at which W comes from memory.
  *
- * W is packed in blocks of 32 outputs; within a block, 32 pairs of inputs lie side by side, as vdpbf16ps takes them.
+ * W is packed in blocks of BLOCK outputs; within a block, as many pairs of inputs lie side by side, as vdpbf16ps takes them.
  * A block is multiplied with at most MAXR rows at a time, from the caches once the first rows have brought it there,
  * while the next block is fetched. Each output of each row is one running sum over the inputs in rising order, so it is
  * the same bits however many rows there are.
  *
- * Without AVX512_BF16 the same loops run on plain floats: to test packing and blocks on any machine.
+ * Without AVX512_BF16 the rows are widened to floats first, and the halves of a pair are multiplied one after the other:
+ * on AVX-512, on AVX2, or, to test packing and blocks on any machine, as plain floats.
  */
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+typedef uint16_t bf16;
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
 
 #define BLOCK 32
 #define MAXR 14
 #define TILE (14 * MAXR)
 
-typedef uint16_t bf16;
-
-#ifdef __AVX512BF16__
-#include <immintrin.h>
+typedef bf16 input;
 
 #define KERNEL(R)                                                                                                       \
-	static void rows_##R(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n, const char *ahead,   \
+	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
 	                     long step)                                                                                     \
 	{                                                                                                                   \
 		__m512 a[R], b[R];                                                                                              \
@@ -46,7 +50,11 @@ typedef uint16_t bf16;
 			_mm256_storeu_si256((__m256i *)(y + r * n + 16), (__m256i)_mm512_cvtneps_pbh(b[r]));                        \
 		}                                                                                                               \
 	}
+
 #else
+
+typedef float input;
+
 static float wide(bf16 value)
 {
 	uint32_t bits = (uint32_t)value << 16;
@@ -55,6 +63,7 @@ static float wide(bf16 value)
 	return out;
 }
 
+/* to the nearest, ties to even */
 static bf16 narrow(float value)
 {
 	uint32_t bits;
@@ -62,22 +71,52 @@ static bf16 narrow(float value)
 	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-static void plain_rows(int rows, const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n)
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+#define BLOCK 32
+#define MAXR 14
+#define TILE (4 * MAXR)
+#define FLOATS __m512
+#define ALL(NAME) _mm512_##NAME
+#define LOAD(FROM) _mm512_loadu_si512(FROM)
+#define AND(X, Y) _mm512_and_si512(X, Y)
+#define FLOAT(X) _mm512_castsi512_ps(X)
+
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+#define BLOCK 16
+#define MAXR 6
+#define TILE (8 * MAXR)
+#define FLOATS __m256
+#define ALL(NAME) _mm256_##NAME
+#define LOAD(FROM) _mm256_loadu_si256((const __m256i *)(FROM))
+#define AND(X, Y) _mm256_and_si256(X, Y)
+#define FLOAT(X) _mm256_castsi256_ps(X)
+
+#else
+
+#define BLOCK 32
+#define MAXR 14
+#define TILE (14 * MAXR)
+
+static void plain_rows(int rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n)
 {
 	for (int r = 0; r < rows; r++)
 		for (long i = 0; i < BLOCK; i++) {
 			float sum = bias ? bias[i] : 0.0f;
 			for (long p = 0; p < k / 2; p++) {
 				const bf16 *pair = w + p * 2 * BLOCK + 2 * i;
-				sum += wide(pair[0]) * wide(x[r * k + 2 * p]);
-				sum += wide(pair[1]) * wide(x[r * k + 2 * p + 1]);
+				sum += wide(pair[0]) * x[r * k + 2 * p];
+				sum += wide(pair[1]) * x[r * k + 2 * p + 1];
 			}
 			y[r * n + i] = narrow(sum);
 		}
 }
 
 #define KERNEL(R)                                                                                                       \
-	static void rows_##R(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long k, long n, const char *ahead,   \
+	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
 	                     long step)                                                                                     \
 	{                                                                                                                   \
 		(void)ahead;                                                                                                    \
@@ -86,13 +125,59 @@ static void plain_rows(int rows, const bf16 *w, const bf16 *x, const float *bias
 	}
 #endif
 
-KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6) KERNEL(7)
-KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12) KERNEL(13) KERNEL(14)
+#ifndef KERNEL
+/* u and v: BLOCK / 2 outputs each; of every pair, the lower half is the earlier input */
+#define KERNEL(R)                                                                                                       \
+	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
+	                     long step)                                                                                     \
+	{                                                                                                                   \
+		FLOATS a[R], b[R], u, v;                                                                                        \
+		float out[BLOCK];                                                                                               \
+		for (int r = 0; r < R; r++) {                                                                                   \
+			a[r] = bias ? ALL(loadu_ps)(bias) : ALL(setzero_ps)();                                                      \
+			b[r] = bias ? ALL(loadu_ps)(bias + BLOCK / 2) : ALL(setzero_ps)();                                          \
+		}                                                                                                               \
+		for (long p = 0; p < k / 2; p++, w += 2 * BLOCK) {                                                              \
+			_mm_prefetch(ahead + p * step, _MM_HINT_T1);                                                                \
+			if (BLOCK == 32)                                                                                            \
+				_mm_prefetch(ahead + p * step + 64, _MM_HINT_T1);                                                       \
+			u = FLOAT(ALL(slli_epi32)(LOAD(w), 16));                                                                    \
+			v = FLOAT(ALL(slli_epi32)(LOAD(w + BLOCK), 16));                                                            \
+			for (int r = 0; r < R; r++) {                                                                               \
+				FLOATS t = ALL(set1_ps)(x[r * k + 2 * p]);                                                              \
+				a[r] = ALL(fmadd_ps)(u, t, a[r]);                                                                       \
+				b[r] = ALL(fmadd_ps)(v, t, b[r]);                                                                       \
+			}                                                                                                           \
+			u = FLOAT(AND(LOAD(w), ALL(set1_epi32)((int)0xffff0000)));                                                  \
+			v = FLOAT(AND(LOAD(w + BLOCK), ALL(set1_epi32)((int)0xffff0000)));                                          \
+			for (int r = 0; r < R; r++) {                                                                               \
+				FLOATS t = ALL(set1_ps)(x[r * k + 2 * p + 1]);                                                          \
+				a[r] = ALL(fmadd_ps)(u, t, a[r]);                                                                       \
+				b[r] = ALL(fmadd_ps)(v, t, b[r]);                                                                       \
+			}                                                                                                           \
+		}                                                                                                               \
+		for (int r = 0; r < R; r++) {                                                                                   \
+			ALL(storeu_ps)(out, a[r]);                                                                                  \
+			ALL(storeu_ps)(out + BLOCK / 2, b[r]);                                                                      \
+			for (int i = 0; i < BLOCK; i++)                                                                             \
+				y[r * n + i] = narrow(out[i]);                                                                          \
+		}                                                                                                               \
+	}
+#endif
+#endif
 
-typedef void (*kernel)(const bf16 *, const bf16 *, const float *, bf16 *, long, long, const char *, long);
+KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6)
+#if MAXR > 6
+KERNEL(7) KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12) KERNEL(13) KERNEL(14)
+#endif
+
+typedef void (*kernel)(const bf16 *, const input *, const float *, bf16 *, long, long, const char *, long);
 
 static const kernel KERNELS[MAXR + 1] = {
-	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14,
+	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6,
+#if MAXR > 6
+	rows_7, rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14,
+#endif
 };
 
 /* w (n, k) into out, as the product below reads it; n a multiple of 32, k of 2 */
@@ -104,25 +189,51 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
 }
 
-/* y (m, n) = x (m, k) W' + bias (n floats, or none) */
-void crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
+/* the rows as the kernels read them; 0 without memory */
+static const input *inputs(const bf16 *x, long count)
+{
+#ifdef __AVX512BF16__
+	(void)count;
+	return x;
+#else
+	/* kept for the next product: at most TILE rows for each thread that asks */
+	static _Thread_local float *space;
+	static _Thread_local long room;
+	if (count > room) {
+		free(space);
+		space = malloc(count * sizeof(float));
+		room = space ? count : 0;
+	}
+	for (long i = 0; space && i < count; i++)
+		space[i] = wide(x[i]);
+	return space;
+#endif
+}
+
+/* y (m, n) = x (m, k) W' + bias (n floats, or none); 0 without memory */
+int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
 {
 	(void)threads;
 	/* of many rows, so many at a time as stay in the cache beside a block */
 	for (long first = 0; first < m; first += TILE) {
 		long tile = m - first < TILE ? m - first : TILE;
 		long chunks = (tile + MAXR - 1) / MAXR;
+		const input *read = inputs(x + first * k, tile * k);
+		if (!read)
+			return 0;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
 		for (long o = 0; o < n; o += BLOCK) {
 			const bf16 *block = w + o * k;
-			long at = first;
+			long at = 0;
 			for (long c = 0; c < chunks; c++) {
-				long rows = (first + tile - at + chunks - c - 1) / (chunks - c);
+				long rows = (tile - at + chunks - c - 1) / (chunks - c);
 				/* every chunk of rows fetches its share of the next block */
 				const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
-				KERNELS[rows](block, x + at * k, bias ? bias + o : 0, y + at * n + o, k, n, ahead, 4 * BLOCK / chunks);
+				KERNELS[rows](block, read + at * k, bias ? bias + o : 0, y + (first + at) * n + o, k, n, ahead,
+				              4 * BLOCK / chunks);
 				at += rows;
 			}
 		}
 	}
+	return 1;
 }
