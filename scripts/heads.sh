@@ -90,7 +90,7 @@ if [ "$which" = smollm ]; then
 	else
 		# the target reads its answers anew for every batch, which costs less there than fetching its states
 		set -- "$@" --batch 128 --online --validation 0.03
-		(lead=exec && head eagle3 "$@" --lr 3e-3 --epochs 20 --minutes 5 --passes 5 --start target \
+		(lead=exec && head eagle3 "$@" --lr 3e-3 --epochs 20 --minutes 4.5 --passes 5 --start target \
 			--freeze-output) &
 		beside=$!
 		head eagle "$@" --lr 2e-3 --epochs 5 --minutes 0.9

@@ -38,6 +38,16 @@ def test_factors_stay_sensible(rounds: list[tuple[int, float, bool]]) -> None:
     assert all(0 < factor <= 1 for factor in confidence.factors().tolist())
 
 
+def test_how_sure_the_best_children_have_been() -> None:
+    confidence = Confidence(10.0, depth=2)
+    assert confidence.best_child == 1.0, "until something was seen"
+    for _ in range(2000):
+        confidence.learn([0.9], 1, False, 11.0, (1.5, 0.6))
+    assert confidence.best_child == pytest.approx(0.4, abs=0.01)
+    confidence.learn([0.9], 1, False, 11.0)
+    assert confidence.best_child == pytest.approx(0.4, abs=0.01), "a round that expands nothing tells nothing"
+
+
 def test_a_level_that_was_given_up_is_tried_again() -> None:
     """Its factor goes back to that of the level above while rounds go on without it."""
     confidence = Confidence(10.0, depth=2)

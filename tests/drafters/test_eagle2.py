@@ -1,6 +1,7 @@
 """EAGLE-2: the tree that a head's own confidence grows."""
 
 from dataclasses import dataclass, replace
+from math import exp
 from typing import Any
 
 import pytest
@@ -60,24 +61,45 @@ def test_limits_of_the_tree(tiny: Any, prompt: Prompt, begin: Any) -> None:
     assert int(depths(parents).max()) <= 9
 
 
+def grown(
+    told: Any, branch: int, depth: int, row: float, level: float
+) -> list[list[tuple[tuple[int, ...], float]]]:
+    """Nodes and their chances, level by level: of the best of each level those are expanded that bring more than a
+    row costs, if all of them bring more than a level costs. Costs are shares of a pass without a draft."""
+    levels = []
+    frontier = [((), 1.0)]
+    while frontier and len(levels) < depth:
+        levels.append(
+            [((*path, token), c * exp(own)) for path, c in frontier for token, own in told.children(path, branch)]
+        )
+        frontier = [(path, c) for path, c in sorted(levels[-1], key=lambda n: -n[1])[:branch] if c > row]
+        if sum(c - row for _, c in frontier) <= level:
+            break
+    return levels
+
+
 @torch.inference_mode()
 def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any, paths: Any) -> None:
     """The number with the most expected tokens per millisecond, drafting included, over all candidates."""
-    head = tiny.head("eagle")
-    told = retell(head, tiny.target, prompt, SAID)
-    best = sorted(told.candidates(4, 3), key=lambda node: -node[1])
-    sizes = []
-    for slope, level_ms in ((0.002, 1e-9), (0.02, 0.3), (0.02, 1e-9), (1.0, 1e-9)):
+    told = retell(tiny.head("eagle"), tiny.target, prompt, SAID)
+    sizes, grew = [], []
+    for slope, level_ms in ((0.0005, 1e-9), (0.002, 1e-9), (0.02, 0.3), (0.08, 1e-9), (1.0, 1e-9)):
         settings = {"costs": Priced(slope), "branch": 4, "depth": 3, "level_ms": level_ms}
         draft = begin(replace(tiny.drafter("eagle2"), **settings), tiny.target, prompt, SAID).propose(99)
-        emitted, rates = 1.0, [1.0 / (1.0 + slope + 3 * level_ms)]
-        for _, value in best[:MAX_NODES]:
-            emitted += 2.718281828459045**value
-            rates.append(emitted / (1.0 + slope * (len(rates) + 1) + 3 * level_ms))
+        plain = 1.0 + slope
+        levels = grown(told, 4, 3, slope / plain, level_ms / plain)
+        best = sorted((node for level in levels for node in level), key=lambda node: -node[1])
+        emitted, rates = 1.0, [1.0 / (plain + len(levels) * level_ms)]
+        for _, chance in best[:MAX_NODES]:
+            emitted += chance
+            rates.append(emitted / (plain + slope * len(rates) + len(levels) * level_ms))
         count = rates.index(max(rates))
         assert set(paths(draft)) == {path for path, _ in best[:count]}
         sizes.append(len(draft))
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[1] > sizes[2] > sizes[-1] == 0
+        grew.append([len(level) for level in levels])
+    assert grew[0] == [4, 16, 16] and [4, 16] in grew and grew[-1] == [4], "all, some and no further levels"
+    assert [4, 16, 8] in grew, "not all of a frontier"
+    assert sizes[0] >= sizes[1] and sizes[-1] == 0 and len(set(sizes)) > 2
 
 
 @torch.inference_mode()
@@ -102,7 +124,7 @@ def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Promp
     """Depth by depth, and also where somebody else's draft was taken; an answer's end tells nothing."""
     seen: list[tuple[list[float], int, bool]] = []
     drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=1e-9)
-    drafter.confidence.learn = lambda promised, kept, cut, ms: seen.append((promised, kept, cut))
+    drafter.confidence.learn = lambda promised, kept, cut, ms, expanded: seen.append((promised, kept, cut))
     for ends_in_the_draft, depth in ((False, 2), (True, 2), (False, 0)):
         session = begin(drafter, tiny.target, prompt, SAID)
         draft = session.propose(99)
@@ -117,7 +139,7 @@ def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Promp
 
 @torch.inference_mode()
 def test_levels_that_cannot_pay_are_not_made(tiny: Any, prompt: Prompt, begin: Any, oracle: Any) -> None:
-    """A level may bring one token where its frontier is reached, and costs ``level_ms``."""
+    """A node may bring one token where it is reached, and a level costs ``level_ms``."""
     for sign, level_ms, levels in ((1.0, 0.5, 5), (1.0, 1.5, 0), (-1.0, 0.2, 1)):
         head = oracle(tiny.target, sign)
         drafter = Eagle2(head=head, costs=Priced(0.0), depth=6, branch=8, level_ms=level_ms)

@@ -36,6 +36,7 @@ class Confidence:
         self._plain_ms, self._retry_every = plain_ms, retry_every
         self._promised, self._kept = [0.0] * depth, [0.0] * depth
         self._tokens, self._ms = _GAIN * _ROUNDS, _ROUNDS * plain_ms
+        self._expanded = self._best_child = _WEIGHT
         self._requests = itertools.count()
         self._lock = threading.Lock()
 
@@ -53,11 +54,21 @@ class Confidence:
         """Whether rounds with drafts have lately given tokens faster than passes without."""
         return self._tokens * self._plain_ms >= _BESIDES * self._ms
 
-    def learn(self, promised: Sequence[float], kept: int, cut: bool, ms: float) -> None:
+    @property
+    def best_child(self) -> float:
+        """What an expanded node's most probable child has lately had of its parent's chance."""
+        return self._best_child / self._expanded
+
+    def learn(
+        self, promised: Sequence[float], kept: int, cut: bool, ms: float, expanded: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         """A round. promised: sums of the chances of the nodes at each depth; kept: how deep what was said runs in
         the draft; cut: it ends there because the answer does, so that deeper nodes were not judged; ms: what such
-        a round takes. What is seen of no more fades too, so that a level that was given up is tried again."""
+        a round takes; expanded: summed chances of the nodes that were, and of the best child of each. What is seen
+        of no more fades too, so that a level that was given up is tried again."""
         with self._lock:
+            self._expanded = self._expanded * Track.FADE + expanded[0]
+            self._best_child = self._best_child * Track.FADE + expanded[1]
             for depth in range(len(self._promised)):
                 chance = promised[depth] if depth < len(promised) and (depth < kept or not cut) else 0.0
                 self._promised[depth] = self._promised[depth] * Track.FADE + chance

@@ -23,6 +23,8 @@ from crossdraft.drafters.shapes import Shape, chain_of, plan_of
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
 
+_USUAL = 16
+"""Nodes over which the cost of another row of a pass is averaged."""
 MAX_NODES = 63
 """A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
 
@@ -55,6 +57,7 @@ class FeatureDrafter:
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
     pass_ms: list[float] = field(init=False, repr=False, compare=False)
+    row_ms: float = field(init=False, repr=False, compare=False)
     confidence: Confidence = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +80,7 @@ class FeatureDrafter:
         object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
         pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
         object.__setattr__(self, "pass_ms", pass_ms)
+        object.__setattr__(self, "row_ms", (pass_ms[_USUAL] - pass_ms[0]) / _USUAL)
         object.__setattr__(self, "confidence", Confidence(pass_ms[0], self.depth))
 
     def _cut(self, fixed: StaticTree) -> StaticTree:
@@ -90,12 +94,14 @@ class FeatureDrafter:
 
 @dataclass(frozen=True)
 class _Promise:
-    """A dynamic tree that was sent, what its head promised of it by depth, and what its round takes."""
+    """A dynamic tree that was sent, what its head promised of it by depth, what its round takes, and the chances of
+    the nodes that were expanded and of the best child of each, summed."""
 
     tokens: Int[Tensor, "N"]
     parents: Int[Tensor, "N"]
     by_depth: list[float]
     ms: float
+    expanded: tuple[float, float]
 
     def kept(self, said: tuple[int, ...]) -> int:
         """How deep what was said runs in it, whoever else had drafted the same."""
@@ -131,7 +137,8 @@ class FeatureSession:
         self._said += len(step.tokens)
         if (promise := self._promise) is not None:
             kept, self._promise = promise.kept(step.tokens), None
-            self._settings.confidence.learn(promise.by_depth, kept, kept == len(step.tokens), promise.ms)
+            cut = kept == len(step.tokens)
+            self._settings.confidence.learn(promise.by_depth, kept, cut, promise.ms, promise.expanded)
         if self._confidence.is_silent:
             return
         self._tokens += step.tokens
@@ -184,21 +191,27 @@ class FeatureSession:
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
         rows, factors = torch.arange(k, device=head.device), settings.confidence.factors()
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
+        made, used, reached, best_child = k, 0, 0.0, 0.0
         for level in range(1, depth):
-            if settings.nodes is None and not self._pays(worth, float(factors[level])):
+            count = k if settings.nodes is not None else self._worth_expanding(worth, float(factors[level]))
+            if not count:
                 break
+            rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
             seen = extend_mask(seen, rows)
-            embeds = self._embed(head.tokens(word))
-            out = head.step(self._state, guesses, embeds, level, (level - 1) * k, seen)
+            out = head.step(self._state, guesses[:count], self._embed(head.tokens(word)), level, used, seen)
             below = head.log_probs(out).topk(k)
-            value = (below.values + worth[:, None]).flatten()
+            value = below.values + worth[:, None]
+            if settings.nodes is None:
+                reached += float(worth.exp().sum())
+                best_child += float(value[:, 0].exp().sum())
             tokens.append(below.indices.flatten())
-            values.append(value)
+            values.append(value.flatten())
             parents.append(frontier.repeat_interleave(k))
-            best = value.topk(k)
+            best = values[-1].topk(k)
             rows = best.indices // k
-            frontier = best.indices + (k + (level - 1) * k * k)
+            frontier = best.indices + made
             guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
+            made, used = made + len(values[-1]), used + len(seen)
         words = head.tokens(torch.cat(tokens)).cpu()
         all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
         if settings.nodes is not None:
@@ -209,17 +222,23 @@ class FeatureSession:
         count, ms = self._count(all_values, chances * factors[depths], len(values) - 1)
         kept, above = select(all_values, all_parents, count)
         promised = torch.zeros(len(values), dtype=torch.float64).index_add_(0, depths[kept], chances[kept])
-        self._promise = _Promise(words[kept], above, promised.tolist(), ms)
+        self._promise = _Promise(words[kept], above, promised.tolist(), ms, (reached, best_child))
         return Draft(words[kept], above, source=settings.name)
 
-    def _pays(self, worth: Float[Tensor, "k"], factor: float) -> bool:
-        """Whether another level can bring more than it costs.
+    def _worth_expanding(self, worth: Float[Tensor, "k"], factor: float) -> int:
+        """How many of the frontier's best nodes to expand; 0: another level costs more than it can bring.
 
-        It brings at most one token where the frontier is reached. Looks at distributions and at what became of
-        earlier drafts, never at the noise that will judge this one. (Of other requests too: give them other seeds
-        where a rule draws numbers of its own.)
+        A node brings what its best child can be expected to be right, less what the child's row costs a pass; all
+        of them together must bring more than passes without a draft would in the level's time. (Drafting gives more
+        than these, but a level also opens the way to the next one.) factor: how far chances at the children's depth
+        can be believed. Looks at distributions and at what became of earlier drafts, never at the noise that will
+        judge this one. (Of other requests too: give them other seeds where a rule draws numbers of its own.)
         """
-        return factor * float(worth.exp().sum()) > self._level_ms / self._settings.pass_ms[0]
+        settings = self._settings
+        plain_ms = settings.pass_ms[0]
+        gain = worth.exp() * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
+        gain = gain[gain > 0]
+        return len(gain) if float(gain.sum()) > self._level_ms / plain_ms else 0
 
     @property
     def _level_ms(self) -> float:

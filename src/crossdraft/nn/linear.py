@@ -61,7 +61,8 @@ class PackedLinear:
     ) -> None:
         self.out_features, self.in_features = weight.shape
         self.bias, self.min_rows = bias, min_rows
-        self._kernels = kernels.status().library if prepack and kernels.fits(weight) else None
+        library = kernels.status().library if prepack else None
+        self._kernels = library if library is not None and kernels.fits(library, weight) else None
         self.prepacked = self._kernels is not None or (prepack and _library_packs(weight.dtype))
         if self._kernels is not None:
             self.weight = kernels.pack(self._kernels, weight)

@@ -1,12 +1,12 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16 and without
+along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16, also with
 AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
 strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16: there the products are
-computed in float32, from weights that still come from memory in half as many bytes. They need a C compiler at the
-first use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0
-leaves them out.
+computed in float32, from weights that come from memory in half as many bytes. They need a C compiler at the first
+use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0 leaves
+them out.
 """
 
 import ctypes
@@ -47,21 +47,21 @@ def status() -> Status:
     """Compiled, loaded and tried, once for each process."""
     if os.environ.get("CROSSDRAFT_KERNELS") == "0":
         return Status(None, "left out by CROSSDRAFT_KERNELS")
-    if bf16_unit() == "amx_bf16":
-        return Status(None, "with AMX the library's products are quicker")
     if not bf16_unit() and not has_fma():
         return Status(None, "no AVX2")
     try:
         library = load(compiled(cache_dir() / "kernels"))
     except (OSError, subprocess.SubprocessError) as error:
         return Status(None, f"cannot be compiled: {str(error).partition(os.linesep)[0]:.120}")
+    if not library.crossdraft_begin():
+        return Status(None, "the system does not let this process use AMX")
     return Status(library) if _is_right(library) else Status(None, "wrong on a small example")
 
 
-def fits(weight: Tensor) -> bool:
+def fits(library: ctypes.CDLL, weight: Tensor) -> bool:
     """Whether a weight (out, in) can be packed."""
     outputs, inputs = weight.shape
-    return weight.dtype == torch.bfloat16 and outputs % _BLOCK == 0 and inputs % 2 == 0
+    return weight.dtype == torch.bfloat16 and outputs % _BLOCK == 0 and inputs % library.crossdraft_step() == 0
 
 
 def pack(library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"]) -> BFloat16[Tensor, "out in"]:
@@ -184,6 +184,7 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_pack.argtypes = [pointer, pointer, long, long]
     library.crossdraft_rows.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
     library.crossdraft_pack.restype = None
+    library.crossdraft_step.restype = long
     library.crossdraft_attend.argtypes = [pointer] * 8 + [long] * 8 + [ctypes.c_int]
     library.crossdraft_norm.argtypes = [pointer] * 3 + [long, long, ctypes.c_float]
     library.crossdraft_gate.argtypes = [pointer, pointer, long, long]
@@ -237,11 +238,11 @@ def _machine() -> str:
 
 def _is_right(library: ctypes.CDLL) -> bool:
     """Small whole numbers: every sum is exact, so the results must agree to the bit."""
-    weight = (torch.arange(64 * 34, dtype=torch.float32).view(64, 34) % 5 - 2).bfloat16()
+    weight = (torch.arange(64 * 96, dtype=torch.float32).view(64, 96) % 5 - 2).bfloat16()
     bias = torch.arange(64, dtype=torch.float32) % 7
     packed = pack(library, weight)
-    for count in (1, 3, 14, 15, 40):
-        rows = (torch.arange(count * 34, dtype=torch.float32).view(count, 34) % 3 - 1).bfloat16()
+    for count in (1, 3, 14, 15, 17, 40):
+        rows = (torch.arange(count * 96, dtype=torch.float32).view(count, 96) % 3 - 1).bfloat16()
         if not torch.equal(
             product(library, rows, packed, bias).float(), F.linear(rows.float(), weight.float(), bias)
         ):

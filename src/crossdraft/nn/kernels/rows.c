@@ -5,16 +5,98 @@
  * while the next block is fetched. Each output of each row is one running sum over the inputs in rising order, so it is
  * the same bits however many rows there are.
  *
- * Without AVX512_BF16 the rows are widened to floats first, and the halves of a pair are multiplied one after the other:
- * on AVX-512, on AVX2, or, to test packing and blocks on any machine, as plain floats.
+ * With AMX, MAXR rows are two tiles. Without AVX512_BF16 the rows are widened to floats first, and the halves of a pair
+ * are multiplied one after the other: on AVX-512, on AVX2, or, to test packing and blocks on any machine, as plain floats.
  */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef uint16_t bf16;
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define BLOCK 32
+#define MAXR 32
+#define TILE (8 * MAXR)
+#define STEP 32 /* inputs of a tile */
+#define ROWS_OF_TILE 16
+
+typedef bf16 input;
+
+/* Linux gives a process the tiles when it asks for them (ARCH_REQ_XCOMP_PERM of XTILEDATA) */
+int crossdraft_begin(void)
+{
+	return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+}
+
+/* eight tiles of 16 rows of 64 bytes; what was there before, which other libraries of the process may count on */
+typedef struct {
+	uint8_t palette, start, none[14];
+	uint16_t bytes[16];
+	uint8_t rows[16];
+} __attribute__((aligned(64))) tiles;
+
+static void begin_tiles(tiles *before)
+{
+	static const tiles ours = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+	_tile_storeconfig(before);
+	_tile_loadconfig(&ours);
+}
+
+static void end_tiles(const tiles *before)
+{
+	if (before->palette)
+		_tile_loadconfig(before);
+	else
+		_tile_release();
+}
+
+/* x: `rows` of them, padded to whole tiles */
+static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n,
+                    const char *ahead, long step)
+{
+	float out[MAXR * BLOCK];
+	_tile_zero(0);
+	_tile_zero(1);
+	_tile_zero(2);
+	_tile_zero(3);
+	for (long p = 0; p < k; p += STEP, w += STEP * BLOCK, x += STEP) {
+		for (long i = 0; i < STEP / 2; i++, ahead += step) {
+			_mm_prefetch(ahead, _MM_HINT_T1);
+			_mm_prefetch(ahead + 64, _MM_HINT_T1);
+		}
+		_tile_loadd(6, w, 4 * BLOCK);
+		_tile_loadd(7, w + BLOCK, 4 * BLOCK);
+		_tile_loadd(4, x, 2 * k);
+		_tile_dpbf16ps(0, 4, 6);
+		_tile_dpbf16ps(1, 4, 7);
+		if (rows > ROWS_OF_TILE) {
+			_tile_loadd(5, x + ROWS_OF_TILE * k, 2 * k);
+			_tile_dpbf16ps(2, 5, 6);
+			_tile_dpbf16ps(3, 5, 7);
+		}
+	}
+	_tile_stored(0, out, 4 * BLOCK);
+	_tile_stored(1, out + 16, 4 * BLOCK);
+	if (rows > ROWS_OF_TILE) {
+		_tile_stored(2, out + ROWS_OF_TILE * BLOCK, 4 * BLOCK);
+		_tile_stored(3, out + ROWS_OF_TILE * BLOCK + 16, 4 * BLOCK);
+	}
+	for (long r = 0; r < rows; r++)
+		for (int i = 0; i < BLOCK; i += 16) {
+			__m512 sum = _mm512_loadu_ps(out + r * BLOCK + i);
+			if (bias)
+				sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias + i));
+			_mm256_storeu_si256((__m256i *)(y + r * n + i), (__m256i)_mm512_cvtneps_pbh(sum));
+		}
+}
+
+#elif defined(__AVX512BF16__)
 #include <immintrin.h>
 
 #define BLOCK 32
@@ -166,6 +248,7 @@ static void plain_rows(int rows, const bf16 *w, const input *x, const float *bia
 #endif
 #endif
 
+#ifdef KERNEL
 KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6)
 #if MAXR > 6
 KERNEL(7) KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12) KERNEL(13) KERNEL(14)
@@ -180,7 +263,41 @@ static const kernel KERNELS[MAXR + 1] = {
 #endif
 };
 
-/* w (n, k) into out, as the product below reads it; n a multiple of 32, k of 2 */
+static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n,
+                    const char *ahead, long step)
+{
+	KERNELS[rows](w, x, bias, y, k, n, ahead, step);
+}
+
+#define STEP 2
+#define ROWS_OF_TILE 1
+
+typedef int tiles; /* there are none */
+
+static void begin_tiles(tiles *before)
+{
+	*before = 0;
+}
+
+static void end_tiles(const tiles *before)
+{
+	(void)before;
+}
+
+/* whether the kernels may run in this process */
+int crossdraft_begin(void)
+{
+	return 1;
+}
+#endif
+
+/* what the number of inputs must be a multiple of */
+long crossdraft_step(void)
+{
+	return STEP;
+}
+
+/* w (n, k) into out, as the product below reads it; n a multiple of 32, k of STEP */
 void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 {
 	for (long o = 0; o < n; o += BLOCK)
@@ -189,25 +306,30 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
 }
 
-/* the rows as the kernels read them; 0 without memory */
-static const input *inputs(const bf16 *x, long count)
+/* the rows as the kernels read them, in whole tiles; 0 without memory */
+static const input *inputs(const bf16 *x, long m, long k)
 {
-#ifdef __AVX512BF16__
-	(void)count;
-	return x;
-#else
+	long padded = (m + ROWS_OF_TILE - 1) / ROWS_OF_TILE * ROWS_OF_TILE;
 	/* kept for the next product: at most TILE rows for each thread that asks */
-	static _Thread_local float *space;
+	static _Thread_local input *space;
 	static _Thread_local long room;
-	if (count > room) {
+	if (sizeof(input) == sizeof(bf16) && padded == m)
+		return (const input *)x;
+	if (padded * k > room) {
 		free(space);
-		space = malloc(count * sizeof(float));
-		room = space ? count : 0;
+		space = malloc(padded * k * sizeof(input));
+		room = space ? padded * k : 0;
 	}
-	for (long i = 0; space && i < count; i++)
+	if (!space)
+		return 0;
+#ifdef __AVX512BF16__
+	memcpy(space, x, m * k * sizeof(input));
+#else
+	for (long i = 0; i < m * k; i++)
 		space[i] = wide(x[i]);
-	return space;
 #endif
+	memset(space + m * k, 0, (padded - m) * k * sizeof(input));
+	return space;
 }
 
 /* y (m, n) = x (m, k) W' + bias (n floats, or none); 0 without memory */
@@ -218,21 +340,31 @@ int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, lo
 	for (long first = 0; first < m; first += TILE) {
 		long tile = m - first < TILE ? m - first : TILE;
 		long chunks = (tile + MAXR - 1) / MAXR;
-		const input *read = inputs(x + first * k, tile * k);
+		const input *read = inputs(x + first * k, tile, k);
 		if (!read)
 			return 0;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-		for (long o = 0; o < n; o += BLOCK) {
-			const bf16 *block = w + o * k;
-			long at = 0;
-			for (long c = 0; c < chunks; c++) {
-				long rows = (tile - at + chunks - c - 1) / (chunks - c);
-				/* every chunk of rows fetches its share of the next block */
-				const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
-				KERNELS[rows](block, read + at * k, bias ? bias + o : 0, y + (first + at) * n + o, k, n, ahead,
-				              4 * BLOCK / chunks);
-				at += rows;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+		{
+			tiles before;
+			begin_tiles(&before);
+#pragma omp for schedule(static)
+			for (long o = 0; o < n; o += BLOCK) {
+				const bf16 *block = w + o * k;
+				long at = 0;
+				for (long c = 0; c < chunks; c++) {
+					/* shared out evenly, but for tiles, which are filled */
+					long rows = (tile - at + chunks - c - 1) / (chunks - c);
+					rows = (rows + ROWS_OF_TILE - 1) / ROWS_OF_TILE * ROWS_OF_TILE;
+					if (rows > tile - at)
+						rows = tile - at;
+					/* every chunk of rows fetches its share of the next block */
+					const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
+					product(rows, block, read + at * k, bias ? bias + o : 0, y + (first + at) * n + o, k, n, ahead,
+					        4 * BLOCK / chunks);
+					at += rows;
+				}
 			}
+			end_tiles(&before);
 		}
 	}
 	return 1;
