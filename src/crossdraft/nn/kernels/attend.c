@@ -11,7 +11,7 @@
 
 #include "lanes.h"
 
-#define QUERIES 12 /* scored together */
+#define QUERIES 12 /* scored together, at most */
 
 /* LANES rows of as many channels, as channels of rows */
 #if LANES == 8
@@ -73,33 +73,45 @@ static void turn(const float *const *rows, long at, lanes *out)
 }
 #endif
 
-/* up to QUERIES queries side by side, channel by channel; more of the first where there are fewer */
-static void beside(const float *const *queries, int count, long dim, float *out)
+/* `many` queries side by side, channel by channel; more of the first where there are fewer */
+static void beside(const float *const *queries, int count, long dim, int many, float *out)
 {
 	for (long c = 0; c < dim; c++)
-		for (int i = 0; i < QUERIES; i++)
-			out[c * QUERIES + i] = queries[i < count ? i : 0][c];
+		for (int i = 0; i < many; i++)
+			out[c * many + i] = queries[i < count ? i : 0][c];
 }
 
-/* scores of LANES keys (turned) for QUERIES queries (beside each other); to[i] gets those of the first `count` ones */
+/* scores of LANES keys (turned) for MANY queries (beside each other); to[i] gets those of the first `count` ones */
+#define SCORE(MANY)                                                                                                     \
+	static void score_##MANY(const lanes *keys, const float *queries, float *const *to, int count, long dim)            \
+	{                                                                                                                   \
+		lanes sum[MANY], done[MANY];                                                                                    \
+		EACH_QUERY(MANY) sum[i] = (lanes){0};                                                                           \
+		for (long c = 0; c < dim; c++)                                                                                  \
+			EACH_QUERY(MANY) sum[i] = plus(sum[i], keys[c], every(queries[c * MANY + i]));                              \
+		/* by constant numbers only, or the sums would not stay in registers */                                         \
+		EACH_QUERY(MANY) done[i] = sum[i];                                                                              \
+		for (int i = 0; i < count; i++)                                                                                 \
+			*(lanes *)to[i] = done[i];                                                                                  \
+	}
+
+#define EACH_QUERY(MANY) _Pragma("GCC unroll 12") for (int i = 0; i < MANY; i++)
+
+SCORE(4)
+SCORE(12)
+
+/* how many queries are scored together where there are `count`: no row alone pays for twelve */
+static int at_a_time(int count)
+{
+	return count <= 4 ? 4 : QUERIES;
+}
+
 static void score(const lanes *keys, const float *queries, float *const *to, int count, long dim)
 {
-	lanes sum[QUERIES], done[QUERIES];
-#pragma GCC unroll 12
-	for (int i = 0; i < QUERIES; i++)
-		sum[i] = (lanes){0};
-	for (long c = 0; c < dim; c++) {
-		lanes key = keys[c];
-#pragma GCC unroll 12
-		for (int i = 0; i < QUERIES; i++)
-			sum[i] = plus(sum[i], key, every(queries[c * QUERIES + i]));
-	}
-	/* by constant numbers only, or the sums would not stay in registers */
-#pragma GCC unroll 12
-	for (int i = 0; i < QUERIES; i++)
-		done[i] = sum[i];
-	for (int i = 0; i < count; i++)
-		memcpy(to[i], &done[i], sizeof(lanes));
+	if (at_a_time(count) == 4)
+		score_4(keys, queries, to, count, dim);
+	else
+		score_12(keys, queries, to, count, dim);
 }
 
 /* scores into weights, in place; returns their sum. There is room for LANES more behind them. */
@@ -118,10 +130,8 @@ static float weigh(float *scores, long count)
 		most = high[i] > most ? high[i] : most;
 	lanes sum = {0};
 	for (long i = 0; i < count; i += LANES) {
-		lanes x;
-		memcpy(&x, scores + i, sizeof(x));
-		x = power(x - most);
-		memcpy(scores + i, &x, sizeof(x));
+		lanes x = power(*(const lanes *)(scores + i) - most);
+		*(lanes *)(scores + i) = x;
 		sum += x;
 	}
 	float total = 0;
@@ -131,7 +141,6 @@ static float weigh(float *scores, long count)
 }
 
 /* sums over the common slots, for MANY queries of WIDE of the `wide` vectors of channels */
-#define EACH_QUERY(MANY) _Pragma("GCC unroll 12") for (int i = 0; i < MANY; i++)
 #define EACH_VECTOR(WIDE) _Pragma("GCC unroll 8") for (int c = 0; c < WIDE; c++)
 #define MIX(WIDE, MANY)                                                                                                 \
 	static void mix_##WIDE(const float *values, long wide, const float *const *weights, long count, float *out)         \
@@ -195,7 +204,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 		int count = many - at < QUERIES ? (int)(many - at) : QUERIES;
 		for (int i = 0; i < count; i++)
 			queries[i] = q + (first + (at + i) / groups) * row_step + (at + i) % groups * dim;
-		beside(queries, count, dim, packed + at * dim);
+		beside(queries, count, dim, at_a_time(count), packed + at * dim);
 	}
 	for (long s = 0; s < start; s += LANES) {
 		for (int i = 0; i < LANES; i++)
@@ -215,7 +224,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 			int count = groups - g < QUERIES ? (int)(groups - g) : QUERIES;
 			for (int i = 0; i < count; i++)
 				queries[i] = q + row * row_step + (g + i) * dim;
-			beside(queries, count, dim, own);
+			beside(queries, count, dim, at_a_time(count), own);
 			for (long s = 0; s < length; s += LANES) {
 				for (int i = 0; i < LANES; i++) {
 					long step = s + i < length ? s + i : length - 1;
