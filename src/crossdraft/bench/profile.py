@@ -133,7 +133,7 @@ def cache_path(identity: dict[str, Any]) -> Path:
         "machine": here["machine"],
         "torch": here["versions"]["torch"],
         "package": here["versions"]["crossdraft"],
-        "kernels": kernels.status().why,
+        "kernels": kernels.status().name,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return cache_dir() / f"profile-{digest}.json"

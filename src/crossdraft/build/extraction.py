@@ -46,7 +46,7 @@ def load_extractor(
         return make_extractor(load_pair(plan, dtype=dtype, device=device, threads=threads), config)
     assert plan.event_model is not None, "plan_pair(both=True)"
     kept, rule = Kept.of(Store.open(answers)), rule_for(Sampling())
-    source = Source.of(plan.target, "target", dtype, device)
+    source = Source.of(plan.target, "target", dtype, device, engine=True)
     folder, what = Path(source.folder), source.what()
     wanted = {
         "target": folder.name, "dtype": config.dtype, "tapped": config.tapped, "top_k": config.top_k,

@@ -90,7 +90,7 @@ def with_trees(target: VLM, attention: str) -> VLM:
 def load_for_training(ref: str | Path, *, device: str = "auto") -> tuple[VLM, Decoder]:
     """A frozen target and its decoder as a module, both in the target's dtype; errors as ``load_target``."""
     kept: list[Decoder] = []
-    vlm = _load(ref, "target", "auto", device, None, None, kept.append)
+    vlm = _load(ref, "target", "auto", device, None, None, kept.append, engine=False)
     return vlm, kept[0].to(pick_device(device)).requires_grad_(False)
 
 
@@ -131,9 +131,10 @@ def _load(
     threads: int | None,
     family: str | None,
     change: Callable[[Decoder], None] | None = None,
+    engine: bool = True,
 ) -> VLM:
     set_threads(threads)
-    source = Source.of(ref, role, dtype, device, family)
+    source = Source.of(ref, role, dtype, device, family, engine=engine)
     model: VLM = load_vlm(
         source.folder, dtype=getattr(torch, source.dtype), device=source.device, family=family, change=change
     )
@@ -156,15 +157,16 @@ class Source:
 
     @classmethod
     def of(
-        cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None, *, engine: bool = True
+        cls, ref: str | Path, role: str, dtype: str, device: str, family: str | None = None, *, engine: bool = False
     ) -> "Source":
-        """Of what a user named; engine: as ``pick_dtype``.
+        """Of what a user named; engine: as ``pick_dtype``, where the model is of a family of ours.
 
         Raises CheckpointError when there is no such folder or hub id, SettingError.
         """
         place = pick_device(device)
-        kind = pick_dtype(dtype, place, engine=engine)
         folder = resolve_checkpoint(resolve(ref, role))
+        ours = engine and (family or family_of(read_json(folder / "config.json"))) != "transformers"
+        kind = pick_dtype(dtype, place, engine=ours)
         return cls(str(folder), str(kind).removeprefix("torch."), place, family, config_text(folder, role))
 
     def what(self) -> dict[str, Any]:
@@ -220,8 +222,10 @@ def pick_dtype(dtype: str, device: str, *, engine: bool = False) -> torch.dtype:
     Raises SettingError for a dtype that is not offered.
     """
     if dtype == "auto":
-        here = bool(bf16_unit()) or (engine and kernels.status().library is not None)
-        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else here
+        if device.startswith("cuda"):
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = bool(bf16_unit()) or (engine and kernels.status().library is not None)
         return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
         raise SettingError(f"dtype '{dtype}' is not available on {device}; choose auto, {', '.join(DTYPES)}")

@@ -71,9 +71,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("limit", "per_clip", "threads"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
-    source = Source.of(args.target, "target", args.dtype, args.device)
-    if text := not watches(source.folder):
-        source = Source.of(args.target, "target", args.dtype, args.device, engine=False)
+    text = not watches(args.target)
+    source = Source.of(args.target, "target", args.dtype, args.device, engine=not text)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
         batch=args.batch if text else 1, seed=args.seed,

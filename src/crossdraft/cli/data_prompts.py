@@ -59,7 +59,7 @@ def _made_up(args: argparse.Namespace) -> list[dict[str, str]]:
     config = SelfAsking(
         count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
     )
-    source = Source.of(args.target, "target", args.dtype, args.device, engine=False)
+    source = Source.of(args.target, "target", args.dtype, args.device)
     if watches(source.folder):
         raise SettingError(f"{args.target} watches videos: its prompts are questions about clips; make a data set")
     dtype = getattr(torch, source.dtype)
@@ -80,7 +80,7 @@ def _about(args: argparse.Namespace) -> list[dict[str, str]]:
     from crossdraft.models import fingerprint
     from crossdraft.models.tokenizer import TextTokenizer
 
-    source, corpus = Source.of(args.target, "target", args.dtype, "cpu", engine=False), read_corpus(args.about)
+    source, corpus = Source.of(args.target, "target", args.dtype, "cpu"), read_corpus(args.about)
     if watches(source.folder):
         raise SettingError(f"{args.target} watches videos; prompts about texts are for text targets")
     if corpus.about.get("checkpoint") not in (None, fingerprint(Path(source.folder))):

@@ -36,7 +36,7 @@ class Confidence:
         self._plain_ms, self._retry_every = plain_ms, retry_every
         self._promised, self._kept = [0.0] * depth, [0.0] * depth
         self._tokens, self._ms = _GAIN * _ROUNDS, _ROUNDS * plain_ms
-        self._expanded = self._best_child = _WEIGHT
+        self._expanded = self._best_child = 0.0
         self._requests = itertools.count()
         self._lock = threading.Lock()
 
@@ -56,8 +56,9 @@ class Confidence:
 
     @property
     def best_child(self) -> float:
-        """What an expanded node's most probable child has lately had of its parent's chance."""
-        return self._best_child / self._expanded
+        """What an expanded node's most probable child has lately had of its parent's chance; 1 where nothing was
+        expanded for long, so that levels that were given up are tried again."""
+        return (self._best_child + _WEIGHT) / (self._expanded + _WEIGHT)
 
     def learn(
         self, promised: Sequence[float], kept: int, cut: bool, ms: float, expanded: tuple[float, float] = (0.0, 0.0)

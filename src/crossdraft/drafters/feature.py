@@ -34,8 +34,9 @@ class FeatureDrafter:
     """Settings that all feature drafters share; subclasses are names and defaults.
 
     head: the packed head. costs: measured cost of a target pass by its rows.
-    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level, of
-        all of which the best ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
+    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level (without
+        ``nodes``: of those that pay), of all of which the best ``nodes`` are kept; "static" (EAGLE-1):
+        ``static``; "chain": one child each.
     depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs and by how
     far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one all.
     level_ms: measured time of one level; None: a tenth of a target step is assumed.
@@ -191,7 +192,7 @@ class FeatureSession:
         guesses, word, worth = guess.expand(k, -1), best.indices, best.values
         rows, factors = torch.arange(k, device=head.device), settings.confidence.factors()
         seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
-        made, used, reached, best_child = k, 0, 0.0, 0.0
+        made, used, told = k, 0, [torch.zeros(2, device=head.device)]
         for level in range(1, depth):
             count = k if settings.nodes is not None else self._worth_expanding(worth, float(factors[level]))
             if not count:
@@ -202,8 +203,7 @@ class FeatureSession:
             below = head.log_probs(out).topk(k)
             value = below.values + worth[:, None]
             if settings.nodes is None:
-                reached += float(worth.exp().sum())
-                best_child += float(value[:, 0].exp().sum())
+                told.append(torch.stack((worth, value[:, 0])).exp().sum(-1))
             tokens.append(below.indices.flatten())
             values.append(value.flatten())
             parents.append(frontier.repeat_interleave(k))
@@ -222,6 +222,7 @@ class FeatureSession:
         count, ms = self._count(all_values, chances * factors[depths], len(values) - 1)
         kept, above = select(all_values, all_parents, count)
         promised = torch.zeros(len(values), dtype=torch.float64).index_add_(0, depths[kept], chances[kept])
+        reached, best_child = torch.stack(told).sum(0).tolist()
         self._promise = _Promise(words[kept], above, promised.tolist(), ms, (reached, best_child))
         return Draft(words[kept], above, source=settings.name)
 
@@ -237,8 +238,9 @@ class FeatureSession:
         settings = self._settings
         plain_ms = settings.pass_ms[0]
         gain = worth.exp() * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
-        gain = gain[gain > 0]
-        return len(gain) if float(gain.sum()) > self._level_ms / plain_ms else 0
+        paying = gain > 0
+        count, brings = torch.stack((paying.sum(), gain.where(paying, 0.0).sum())).tolist()  # one wait
+        return int(count) if brings > self._level_ms / plain_ms else 0
 
     @property
     def _level_ms(self) -> float:

@@ -166,8 +166,15 @@ class FeatureHead(nn.Module):
         whose embedding is a picture's; all sequences share them. prompt: positions of each sequence's prompt; None:
         all of them are.
         """
+        return self.arrange(embeds, self.fuse_taps(states), is_visual, prompt)
+
+    def arrange(
+        self, embeds: Float[Tensor, "B T D"], feats: Float[Tensor, "B T D"], is_visual: Bool[Tensor, "T"] | None,
+        prompt: Int[Tensor, "B"] | None = None,
+    ) -> Reading:  # fmt: skip
+        """``read``, of taps that are one feature already."""
         count = torch.arange(embeds.shape[1], device=embeds.device)
-        reading = Reading(embeds, self.fuse_taps(states), count, count)
+        reading = Reading(embeds, feats, count, count)
         if self.visual is None or is_visual is None or not bool(is_visual.any()):
             return reading
         ends = torch.full_like(count[:1], len(count)).expand(len(embeds)) if prompt is None else prompt

@@ -86,18 +86,24 @@ class HeadRunner:
         states = torch.cat([view.states[layer] for layer in config.taps], dim=-1).to(self.device, self.dtype)
         embeds = torch.cat((view.embeds[1:], first.to(view.embeds)), dim=0).to(self.device, self.dtype)
         pictures = torch.tensor([token < 0 for token in (*view.tokens[1:], 0)], device=self.device)
-        reading = module.read(embeds[None], states[None], pictures)
+        feats = self._fc(states) if config.fuse == "attention" else states
+        reading = module.arrange(embeds[None], feats[None], pictures)
         count = reading.embeds.shape[1]
         cache = self._cache(count + room)
-        x, reads = module.inputs(reading.embeds, reading.feats, reading.direct)
+        if reading.direct is None:
+            x, own = self._inputs(reading.embeds[0].to(self.dtype), reading.feats[0].to(self.dtype))
+            norm = self._layer.norm_in
+            reads = own if own is not None else x if norm is None else norm(x)
+        else:
+            x, reads = (part[0] for part in module.inputs(reading.embeds, reading.feats, reading.direct))
         turns = self._turns.index_select(0, reading.positions)
         # of the prompt's entries keys and values are all that is needed; only the last one guesses
-        _, k, v = self._layer.project(reads[0], turns)
+        _, k, v = self._layer.project(reads, turns)
         cache.keys[0, :, :count] = k.transpose(0, 1)
         cache.values[0, :, :count] = v.transpose(0, 1)
         out = self._layer(
-            x[0, -1:], turns[-1:],
-            lambda q, k, v, i: attend_chain(q, k, v, cache, i, count - 1, _PINS, fresh=False), 0, reads[0, -1:],
+            x[-1:], turns[-1:],
+            lambda q, k, v, i: attend_chain(q, k, v, cache, i, count - 1, _PINS, fresh=False), 0, reads[-1:],
         )  # fmt: skip
         cache.length = count
         return HeadState(cache, len(view.tokens) - count, reading.context), out

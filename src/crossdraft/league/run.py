@@ -94,7 +94,7 @@ class LeagueConfig:
         for what, folder in (("heads", self.heads), ("adapters", self.adapters)):
             if folder is not None and not folder.is_dir():
                 raise SettingError(f"there is no folder of {what} {folder}; train some, or leave it out")
-        pick_dtype(self.dtype, pick_device(self.device))
+        pick_dtype(self.dtype, pick_device(self.device), engine=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     prompts = held_out.prompts
     # drafts are sized by costs of this very run: kept ones may be of a busier hour
     bench = workbench(pair, prompts[0], refresh=True, report=report)
-    source = Source.of(config.target, "target", config.dtype, config.device)
+    source = Source.of(config.target, "target", config.dtype, config.device, engine=True)
     setup = Setup(pair, bench, source, config.heads, config.adapters, config.draft_model)
     methods, tuned = _settle(config, setup, tuning, report)
     results = play(

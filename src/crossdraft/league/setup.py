@@ -20,6 +20,7 @@ from crossdraft.build import Pair, Source
 from crossdraft.core.protocols import Drafter
 from crossdraft.models.loading import read_headers
 from crossdraft.models.nano import nano_dir
+from crossdraft.models.vision import module_dtype
 
 LENGTH = 8
 """Tokens of a control's drafts, where nothing else was asked for."""
@@ -48,8 +49,11 @@ class Setup:
 
     @cached_property
     def theirs(self) -> Theirs:
-        """The target once more, in transformers. Raises SettingError for a kind that it is not compared for."""
-        dtype = getattr(torch, self.source.dtype)
+        """The target once more, in transformers: in float32 where the CPU would emulate bfloat16, which is slower.
+
+        Raises SettingError for a kind that it is not compared for.
+        """
+        dtype = module_dtype(getattr(torch, self.source.dtype), self.source.device)
         return Theirs(self.source.folder, self.pair.target, dtype, self.source.device)
 
     def once(self, key: str, load: Callable[[], Any]) -> Any:

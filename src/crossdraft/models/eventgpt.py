@@ -21,7 +21,14 @@ from crossdraft.data.templates import MEDIA, TEMPLATES
 from crossdraft.models.llama import meta_decoder
 from crossdraft.models.loading import load_weights, resolve_checkpoint
 from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, build_parts, fill
-from crossdraft.models.vision import CLIP_L_336, Preprocessing, clip_tower, strip_tower, tower_features
+from crossdraft.models.vision import (
+    CLIP_L_336,
+    Preprocessing,
+    clip_tower,
+    module_dtype,
+    strip_tower,
+    tower_features,
+)
 from crossdraft.nn.decoder import Decoder
 
 NUM_IMAGES = 5
@@ -95,7 +102,7 @@ class EventGPT(SplicedVLM):
         self.template = TEMPLATES["eventgpt"]
         self._parts = parts
         for module in (parts.visual_tower, parts.visual_projector, parts.feature_adaptor):
-            module.to(device, dtype)
+            module.to(device, module_dtype(dtype, device))
         del parts.decoder  # the engine has its own copy
 
     @classmethod

@@ -20,7 +20,7 @@ from crossdraft.data.images import anyres_tiles, select_resolution
 from crossdraft.data.templates import TEMPLATES
 from crossdraft.models.llama import meta_decoder
 from crossdraft.models.spliced import PLACEHOLDER, Encoded, Parts, SplicedVLM, read_parts, text_config
-from crossdraft.models.vision import Preprocessing, clip_tower, strip_tower, tower_features
+from crossdraft.models.vision import Preprocessing, clip_tower, module_dtype, strip_tower, tower_features
 from crossdraft.nn.decoder import Decoder
 
 # what transformers leaves unwritten
@@ -125,6 +125,7 @@ class LlavaTarget(SplicedVLM):
         self.keeps_cls = parts.config.get("vision_feature_select_strategy", "default") == "full"
         self.preprocess = Preprocessing.of(folder, parts.image_size)
         self.grid = parts.image_size // parts.patch_size
+        dtype = module_dtype(dtype, device)
         self.projector = parts.multi_modal_projector.to(device, dtype)
         self.template = TEMPLATES[parts.family]
         self._towers = {t: getattr(parts, t).to(device, dtype) for t in parts.towers}
@@ -188,7 +189,7 @@ class LlavaNextTarget(LlavaTarget):
     ) -> None:
         super().__init__(name, parts, folder, dtype, device)
         assert isinstance(parts, LlavaNextParts)
-        self.newline = parts.image_newline.to(device, dtype)
+        self.newline = parts.image_newline.to(device, module_dtype(dtype, device))
         self.pinpoints = parts.pinpoints
         if dict(parts.config.get("text_config") or {}).get("model_type") == "mistral":
             self.template = TEMPLATES["llava_next_mistral"]

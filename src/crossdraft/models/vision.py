@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from crossdraft.core.errors import CheckpointError
+from crossdraft.core.provenance import bf16_unit
 from crossdraft.core.weights import read_json
 from crossdraft.data.images import CLIP_MEAN, CLIP_STD, clip_preprocess, pad_to_square
 from crossdraft.nn.decoder import MAX_LAYERS
@@ -41,6 +42,13 @@ def clip_tower(config: Mapping[str, Any]) -> nn.Module:
     known = {k: v for k, v in config.items() if k not in ("model_type", "transformers_version", "dtype")}
     tower: nn.Module = CLIPVisionModel(CLIPVisionConfig(**known))
     return tower.eval()
+
+
+def module_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
+    """What a module on torch's own kernels is kept in beside an engine of ``dtype``: float32 where a CPU would
+    emulate bfloat16, at several times the cost."""
+    emulated = torch.device(device).type == "cpu" and not bf16_unit()
+    return torch.float32 if dtype == torch.bfloat16 and emulated else dtype
 
 
 def tower_features(

@@ -66,7 +66,8 @@ class PackedLinear:
         self.prepacked = self._kernels is not None or (prepack and _library_packs(weight.dtype))
         if self._kernels is not None:
             self.weight = kernels.pack(self._kernels, weight)
-            self._wide_bias = None if bias is None else bias.float()
+            padding = self.weight.shape[0] - self.out_features
+            self._wide_bias = None if bias is None else F.pad(bias.float(), (0, padding))
         else:
             self.weight = _library_packed(weight) if self.prepacked else weight
 
@@ -88,7 +89,7 @@ class PackedLinear:
 
     def _apply(self, rows: Tensor) -> Tensor:
         if self._kernels is not None:
-            return kernels.product(self._kernels, rows, self.weight, self._wide_bias)
+            return kernels.product(self._kernels, rows, self.weight, self._wide_bias)[:, : self.out_features]
         if self.prepacked:
             return _library_product(rows, self.weight, self.bias)
         return F.linear(rows, self.weight, self.bias)

@@ -41,6 +41,11 @@ class Status:
     library: ctypes.CDLL | None
     why: str = ""
 
+    @property
+    def name(self) -> str:
+        """Which kernels they are: another name, other costs."""
+        return self.why if self.library is None else Path(str(self.library._name)).stem
+
 
 @lru_cache(maxsize=1)
 def status() -> Status:
@@ -55,18 +60,19 @@ def status() -> Status:
         return Status(None, f"cannot be compiled: {str(error).partition(os.linesep)[0]:.120}")
     if not library.crossdraft_begin():
         return Status(None, "the system does not let this process use AMX")
-    return Status(library) if _is_right(library) else Status(None, "wrong on a small example")
+    if _is_right(library) and _attends_right(library):
+        return Status(library)
+    return Status(None, "wrong on a small example")
 
 
 def fits(library: ctypes.CDLL, weight: Tensor) -> bool:
     """Whether a weight (out, in) can be packed."""
-    outputs, inputs = weight.shape
-    return weight.dtype == torch.bfloat16 and outputs % _BLOCK == 0 and inputs % library.crossdraft_step() == 0
+    return bool(weight.dtype == torch.bfloat16 and weight.shape[1] % library.crossdraft_step() == 0)
 
 
-def pack(library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"]) -> BFloat16[Tensor, "out in"]:
-    """The weight as ``product`` reads it."""
-    weight = weight.contiguous()
+def pack(library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"]) -> BFloat16[Tensor, "padded in"]:
+    """The weight as ``product`` reads it, with outputs of zeros up to a whole block."""
+    weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % _BLOCK)).contiguous()
     out = torch.empty_like(weight)
     library.crossdraft_pack(weight.data_ptr(), out.data_ptr(), *weight.shape)
     return out
@@ -155,16 +161,18 @@ def attend(
     first: int = 0,
     paths: Int[Tensor, "S W"] | None = None,
     lengths: Int[Tensor, "S"] | None = None,
+    library: ctypes.CDLL | None = None,
 ) -> Float[Tensor, "S HGd"]:
     """Keys and values of the rows go into slots start + first .. ; then each row looks at slots 0 .. start - 1 and
     along its path: slots start + paths[s, :lengths[s]], int32.
 
     paths None: a chain's rows, each after the one before (first is 0). A row's bits depend on its own path alone,
-    not on where its keys lie, nor on the other rows. q carries the scale. Raises MemoryError.
+    not on where its keys lie, nor on the other rows. q carries the scale. library: None: this machine's.
+    Raises MemoryError.
     """
     rows, heads, groups, dim = q.shape
     q, k, v, out = q.contiguous(), k.contiguous(), v.contiguous(), q.new_empty(rows, heads * groups * dim)
-    library = status().library
+    library = library or status().library
     assert library is not None, "ask attends() first"
     done = library.crossdraft_attend(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
@@ -248,3 +256,19 @@ def _is_right(library: ctypes.CDLL) -> bool:
         ):
             return False
     return True
+
+
+def _attends_right(library: ctypes.CDLL) -> bool:
+    """A small chain within rounding of the library's attention, and its last row alone with the same bits."""
+    draw = torch.Generator().manual_seed(0)
+    heads, groups, dim, start, rows = 2, 3, 32, 21, 5
+    keys, values = (torch.randn(heads, start + rows, dim, generator=draw) for _ in range(2))
+    k, v = (torch.randn(rows, heads, dim, generator=draw) for _ in range(2))
+    q = torch.randn(rows, heads, groups, dim, generator=draw) * dim**-0.5
+    got = attend(q, k, v, keys, values, start, library=library)
+    last = slice(rows - 1, rows)
+    alone = attend(q[last], k[last], v[last], keys, values, start + rows - 1, library=library)
+    shown = torch.ones(rows, start + rows, dtype=torch.bool).tril(start)
+    scores = torch.einsum("shgd,hnd->hgsn", q, keys).masked_fill(~shown, float("-inf"))
+    wanted = torch.einsum("hgsn,hnd->shgd", scores.softmax(-1), values).flatten(1)
+    return bool((got - wanted).abs().max() < 1e-4) and torch.equal(alone[0], got[-1])

@@ -291,6 +291,7 @@ int crossdraft_attend(const float *q, const float *k, const float *v, float *key
 		long end = begin + at_once < rows ? begin + at_once : rows;
 		float *space = malloc(room * sizeof(float));
 		if (!space) {
+#pragma omp atomic write
 			failed = 1;
 			continue;
 		}

@@ -2,8 +2,8 @@
  *
  * W is packed in blocks of BLOCK outputs; within a block, as many pairs of inputs lie side by side, as vdpbf16ps takes them.
  * A block is multiplied with at most MAXR rows at a time, from the caches once the first rows have brought it there,
- * while the next block is fetched. Each output of each row is one running sum over the inputs in rising order, so it is
- * the same bits however many rows there are.
+ * while the next block is fetched. Each output of each row is summed over the inputs in one order, so it is the same bits
+ * however many rows there are.
  *
  * With AMX, MAXR rows are two tiles. Without AVX512_BF16 the rows are widened to floats first, and the halves of a pair
  * are multiplied one after the other: on AVX-512, on AVX2, or, to test packing and blocks on any machine, as plain floats.
@@ -44,14 +44,15 @@ typedef struct {
 static void begin_tiles(tiles *before)
 {
 	static const tiles ours = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-	_tile_storeconfig(before);
-	_tile_loadconfig(&ours);
+	/* not by gcc's intrinsics, which say of eight bytes alone that they are read or written */
+	__asm__ volatile("sttilecfg %0" : "=m"(*before));
+	__asm__ volatile("ldtilecfg %0" : : "m"(ours));
 }
 
 static void end_tiles(const tiles *before)
 {
 	if (before->palette)
-		_tile_loadconfig(before);
+		__asm__ volatile("ldtilecfg %0" : : "m"(*before));
 	else
 		_tile_release();
 }
@@ -306,43 +307,39 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
 }
 
-/* the rows as the kernels read them, in whole tiles; 0 without memory */
-static const input *inputs(const bf16 *x, long m, long k)
+/* whether the rows must be copied, for the kernels read them in whole tiles, and some as floats */
+static int copied(long m)
 {
-	long padded = (m + ROWS_OF_TILE - 1) / ROWS_OF_TILE * ROWS_OF_TILE;
-	/* kept for the next product: at most TILE rows for each thread that asks */
-	static _Thread_local input *space;
-	static _Thread_local long room;
-	if (sizeof(input) == sizeof(bf16) && padded == m)
-		return (const input *)x;
-	if (padded * k > room) {
-		free(space);
-		space = malloc(padded * k * sizeof(input));
-		room = space ? padded * k : 0;
-	}
-	if (!space)
-		return 0;
+	return sizeof(input) != sizeof(bf16) || m % ROWS_OF_TILE;
+}
+
+static void copy(const bf16 *x, long m, long k, input *to)
+{
 #ifdef __AVX512BF16__
-	memcpy(space, x, m * k * sizeof(input));
+	memcpy(to, x, m * k * sizeof(input));
 #else
 	for (long i = 0; i < m * k; i++)
-		space[i] = wide(x[i]);
+		to[i] = wide(x[i]);
 #endif
-	memset(space + m * k, 0, (padded - m) * k * sizeof(input));
-	return space;
+	memset(to + m * k, 0, (ROWS_OF_TILE - 1 - (m - 1) % ROWS_OF_TILE) * k * sizeof(input));
 }
 
 /* y (m, n) = x (m, k) W' + bias (n floats, or none); 0 without memory */
 int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
 {
+	input *space = 0;
 	(void)threads;
+	if (copied(m) && !(space = malloc(((m < TILE ? m : TILE) + ROWS_OF_TILE) * k * sizeof(input))))
+		return 0;
 	/* of many rows, so many at a time as stay in the cache beside a block */
 	for (long first = 0; first < m; first += TILE) {
 		long tile = m - first < TILE ? m - first : TILE;
 		long chunks = (tile + MAXR - 1) / MAXR;
-		const input *read = inputs(x + first * k, tile, k);
-		if (!read)
-			return 0;
+		const input *read = space;
+		if (space)
+			copy(x + first * k, tile, k, space);
+		else
+			read = (const input *)(x + first * k);
 #pragma omp parallel num_threads(threads) if (threads > 1)
 		{
 			tiles before;
@@ -367,5 +364,6 @@ int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, lo
 			end_tiles(&before);
 		}
 	}
+	free(space);
 	return 1;
 }
