@@ -178,3 +178,40 @@ def test_exactness_holds_for_the_threads_it_was_tested_with(models) -> None:
         assert not target.exactness.bit_exact and "load it again" in target.exactness.detail
     finally:
         torch.set_num_threads(threads)
+
+
+def test_who_gets_bfloat16_where_only_our_kernels_have_it(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path], llama: Path
+) -> None:
+    """What runs on the engine; not what torch or transformers computes, which would emulate it."""
+    from crossdraft import build
+    from crossdraft.build import load
+    from crossdraft.models import vision
+    from crossdraft.nn import kernels
+
+    ours, none = kernels.Status(object()), kernels.Status(None, "no AVX2")  # type: ignore[arg-type]
+    for there, engine_dtype in ((ours, "bfloat16"), (none, "float32")):
+        for module in (load, vision):
+            monkeypatch.setattr(module, "bf16_unit", lambda: "")
+        monkeypatch.setattr(kernels, "status", lambda there=there: there)
+        assert str(build.pick_dtype("auto", "cpu", engine=True)) == f"torch.{engine_dtype}"
+        assert build.pick_dtype("auto", "cpu") == torch.float32, "trainings, and answers by transformers"
+        sources = [
+            load.Source.of(folder, "target", "auto", "cpu", family, engine=True).dtype
+            for folder, family in ((llama, None), (pair[0], None), (llama, "transformers"))
+        ]
+        assert sources == [engine_dtype, engine_dtype, "float32"]
+        assert load.Source.of(llama, "target", "auto", "cpu").dtype == "float32"
+        assert vision.module_dtype(torch.bfloat16, "cpu") == torch.float32, "towers"
+    monkeypatch.setattr(load, "bf16_unit", lambda: "avx512_bf16")
+    monkeypatch.setattr(vision, "bf16_unit", lambda: "avx512_bf16")
+    assert load.Source.of(llama, "target", "auto", "cpu").dtype == "bfloat16"
+    assert vision.module_dtype(torch.bfloat16, "cpu") == torch.bfloat16
+
+
+def test_a_target_to_learn_from_is_loaded_for_torch(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
+    from crossdraft.build import load
+
+    monkeypatch.setattr(load, "bf16_unit", lambda: "")
+    _, decoder = load.load_for_training(llama, device="cpu")
+    assert next(decoder.parameters()).dtype == torch.float32

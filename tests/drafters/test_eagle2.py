@@ -83,11 +83,11 @@ def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any
     """The number with the most expected tokens per millisecond, drafting included, over all candidates."""
     told = retell(tiny.head("eagle"), tiny.target, prompt, SAID)
     sizes, grew = [], []
-    for slope, level_ms in ((0.0005, 1e-9), (0.002, 1e-9), (0.02, 0.3), (0.08, 1e-9), (1.0, 1e-9)):
-        settings = {"costs": Priced(slope), "branch": 4, "depth": 3, "level_ms": level_ms}
+    for slope, level_ms in ((0.0005, 1e-9), (0.002, 1e-9), (0.02, 0.3), (0.04, 1e-9), (0.08, 1e-9), (1.0, 1e-9)):
+        settings = {"costs": Priced(slope), "branch": 4, "depth": 4, "level_ms": level_ms}
         draft = begin(replace(tiny.drafter("eagle2"), **settings), tiny.target, prompt, SAID).propose(99)
         plain = 1.0 + slope
-        levels = grown(told, 4, 3, slope / plain, level_ms / plain)
+        levels = grown(told, 4, 4, slope / plain, level_ms / plain)
         best = sorted((node for level in levels for node in level), key=lambda node: -node[1])
         emitted, rates = 1.0, [1.0 / (plain + len(levels) * level_ms)]
         for _, chance in best[:MAX_NODES]:
@@ -97,8 +97,8 @@ def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any
         assert set(paths(draft)) == {path for path, _ in best[:count]}
         sizes.append(len(draft))
         grew.append([len(level) for level in levels])
-    assert grew[0] == [4, 16, 16] and [4, 16] in grew and grew[-1] == [4], "all, some and no further levels"
-    assert [4, 16, 8] in grew, "not all of a frontier"
+    assert grew[0] == [4, 16, 16, 16] and [4, 16] in grew and grew[-1] == [4], "all, some and no further levels"
+    assert grew[3] == [4, 16, 12, 4], "and one behind part of a frontier"
     assert sizes[0] >= sizes[1] and sizes[-1] == 0 and len(set(sizes)) > 2
 
 
@@ -122,9 +122,11 @@ def test_promises_that_were_not_kept_make_smaller_trees(tiny: Any, prompt: Promp
 @torch.inference_mode()
 def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Prompt, begin: Any, paths: Any) -> None:
     """Depth by depth, and also where somebody else's draft was taken; an answer's end tells nothing."""
-    seen: list[tuple[list[float], int, bool]] = []
+    seen: list[tuple[list[float], int, bool, tuple[float, float]]] = []
     drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=1e-9)
-    drafter.confidence.learn = lambda promised, kept, cut, ms, expanded: seen.append((promised, kept, cut))
+    drafter.confidence.learn = lambda promised, kept, cut, ms, expanded: seen.append(
+        (promised, kept, cut, expanded)
+    )
     for ends_in_the_draft, depth in ((False, 2), (True, 2), (False, 0)):
         session = begin(drafter, tiny.target, prompt, SAID)
         draft = session.propose(99)
@@ -132,9 +134,21 @@ def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Promp
         other = next(token for token in range(tiny.target.vocab_size) if token not in draft.tokens)
         said = path if ends_in_the_draft else (*path, other)
         session.observe(Step(said, {-1: torch.zeros(len(said), tiny.target.table.shape[1])}))
-        assert seen[-1][1:] == (depth, ends_in_the_draft)
+        assert seen[-1][1:3] == (depth, ends_in_the_draft)
+        reached, best_child = seen[-1][3]
+        assert 0 < best_child < reached <= 2, "two levels were expanded; a child is less likely than its parent"
         shares = [seen[-1][0][d] - sum(seen[-1][0][d + 1 : d + 2]) for d in range(3)]
         assert 0 < seen[-1][0][0] <= 1 and min(shares) >= 0, "deeper nodes are reached through those above"
+
+
+@torch.inference_mode()
+def test_where_no_child_was_ever_likely_no_level_is_made(tiny: Any, prompt: Prompt, begin: Any) -> None:
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=0.05)
+    before = begin(drafter, tiny.target, prompt, SAID).propose(99)
+    for _ in range(200):
+        drafter.confidence.learn([0.9, 0.8, 0.7], 3, False, 1.0, (1.0, 0.01))
+    after = begin(drafter, tiny.target, prompt, SAID).propose(99)
+    assert int(depths(before.parents.tolist()).max()) > 1 and int(depths(after.parents.tolist()).max()) == 1
 
 
 @torch.inference_mode()

@@ -1,9 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from crossdraft.core.errors import CheckpointError
-from crossdraft.nn.decoder import Decoder, DecoderConfig, many_lengths
+from crossdraft.nn.decoder import Decoder, DecoderConfig, many_lengths, spread_heads
 from crossdraft.nn.engine import Engine
 
 VARIANTS = {
@@ -181,3 +182,15 @@ def test_on_a_gpu_no_plan_is_made_for_every_length(monkeypatch):
         assert asked == [False]
         raise KeyError
     assert asked == [False, "as it was"]
+
+
+def test_spread_heads_are_attended_to_as_grouped_ones():
+    q, k, v = torch.randn(2, 7, 6, 8), torch.randn(2, 9, 2, 8), torch.randn(2, 9, 2, 8)
+    mask = torch.rand(7, 9) > 0.3
+    mask[:, 0] = True
+    q, k, v = q.double().transpose(1, 2), k.double(), v.double()
+    grouped = F.scaled_dot_product_attention(
+        q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=True
+    )
+    wide = (spread_heads(x, 6).transpose(1, 2) for x in (k, v))
+    assert (F.scaled_dot_product_attention(q, *wide, attn_mask=mask) - grouped).abs().max() < 1e-12

@@ -254,3 +254,22 @@ def test_rounds_that_are_played_are_rounds_that_are_walked(right: list[bool], le
         said += emitted
     assert play(runs, length) == want
     assert 1 + sum(emitted for _, emitted in want) == count
+
+
+def test_an_epoch_goes_through_all_places_once_wherever_it_is_entered(lessons: Any) -> None:
+    """Each epoch in an order of its own; a fresh object finds the step that one has walked to."""
+    walked, evens, odds = lessons(), list(range(0, 20, 2)), list(range(1, 20, 2))
+    epochs = []
+    for epoch in range(2):
+        seen = []
+        for step in range(4 * epoch, 4 * epoch + 4):
+            batch = [walked.places_of(evens, 4, 5, step, part, 2) for part in range(2)]
+            assert not set(batch[0]) & set(batch[1])
+            assert set(walked.places_of(odds, 4, 5, step, 0, 1)) <= set(odds), "whichever was asked for before"
+            assert [*lessons().places_of(evens, 4, 5, step, 1, 2)] == [*batch[1]]
+            seen += [*batch[0], *batch[1]]
+        assert sorted(seen) == evens
+        epochs.append(seen)
+    assert epochs[0] != epochs[1]
+    few = walked.places_of(evens, 10, 5, 0, 1, 2)
+    assert len(few) == 1, "a part for which nothing is left gets something to do"

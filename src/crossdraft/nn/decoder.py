@@ -141,6 +141,11 @@ def many_lengths(device: torch.device | str) -> Iterator[None]:
             torch.backends.cuda.enable_cudnn_sdp(before)
 
 
+def spread_heads(x: Float[Tensor, "B K h d"], heads: int) -> Float[Tensor, "B K H d"]:
+    """Keys or values of shared heads, once for each of the query heads that share them."""
+    return x.repeat_interleave(heads // x.shape[2], dim=2)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions. Source: Ainslie et al., "GQA", arXiv 2305.13245.
 
@@ -181,7 +186,7 @@ class Attention(nn.Module):
         grouped = self.cfg.num_heads != self.cfg.num_kv_heads
         if grouped and mask is not None and q.is_cuda:
             # the fused kernel that takes a mask takes no groups, and what takes both writes every score to memory
-            k, v = (x.repeat_interleave(self.cfg.num_heads // self.cfg.num_kv_heads, dim=2) for x in (k, v))
+            k, v = (spread_heads(x, self.cfg.num_heads) for x in (k, v))
             grouped = False
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
