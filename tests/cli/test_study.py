@@ -11,6 +11,9 @@ from crossdraft.core.records import read_record
 
 Run = Callable[..., tuple[int, str, str]]
 
+# the first test makes the whole study: minutes on a slow machine
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
