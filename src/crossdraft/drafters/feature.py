@@ -238,8 +238,7 @@ class FeatureSession:
         settings = self._settings
         plain_ms = settings.pass_ms[0]
         gain = worth.exp() * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
-        paying = gain > 0
-        count, brings = torch.stack((paying.sum(), gain.where(paying, 0.0).sum())).tolist()  # one wait
+        count, brings = torch.stack(((gain > 0).sum(), gain.clamp(min=0).sum())).tolist()  # one wait
         return int(count) if brings > self._level_ms / plain_ms else 0
 
     @property

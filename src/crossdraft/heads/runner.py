@@ -92,8 +92,7 @@ class HeadRunner:
         cache = self._cache(count + room)
         if reading.direct is None:
             x, own = self._inputs(reading.embeds[0].to(self.dtype), reading.feats[0].to(self.dtype))
-            norm = self._layer.norm_in
-            reads = own if own is not None else x if norm is None else norm(x)
+            reads = self._layer.read(x) if own is None else own
         else:
             x, reads = (part[0] for part in module.inputs(reading.embeds, reading.feats, reading.direct))
         turns = self._turns.index_select(0, reading.positions)

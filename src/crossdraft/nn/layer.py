@@ -97,10 +97,12 @@ class PackedLayer:
         turns: rotations of the rows' positions. index: the layer's number, handed to ``attend``.
         reads: what attention takes as its input, as given (EAGLE-3); by default x, behind the input norm if any.
         """
-        if reads is None:
-            reads = x if self.norm_in is None else self.norm_in(x)
-        q, k, v = self.project(reads, turns)
+        q, k, v = self.project(self.read(x) if reads is None else reads, turns)
         return self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+
+    def read(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+        """What attention reads of residual rows: these behind the input norm, if there is one."""
+        return x if self.norm_in is None else self.norm_in(x)
 
     def feed(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """The second half, in place: the feed-forward's output added to ``x``."""

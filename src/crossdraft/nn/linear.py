@@ -52,8 +52,8 @@ class PackedLinear:
     """A frozen ``y = x W' + b`` over rows (S, in); see the module's docstring.
 
     weight (out, in) and bias (out,) have their final dtype and device. prepack: pack the weight where that can be
-    done for its shape. Fewer than ``min_rows`` rows are padded,
-    which the self-test asks for where the library computes few rows in another order than many.
+    done for its shape. Fewer than ``min_rows`` rows are padded, which the self-test asks for where the library
+    computes few rows in another order than many.
     """
 
     def __init__(
