@@ -29,7 +29,7 @@ smollm: $(STAMP)  ## SmolLM2-135M as a text target, into the user's cache (93 MB
 
 test: $(STAMP)  ## the test suite (installs chromium where that can be done, for the test of reports)
 	sh scripts/browser.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(STAMP)  ## linter, formatter, types, import layers
 	$(BIN)/ruff check src tests

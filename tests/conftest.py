@@ -23,6 +23,11 @@ NO_STATES = torch.empty(0)
 LETTERS = "_.abcdefghijklmnop qrstuvwxyz"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first, so that workers end together (with --no-loadscope-reorder)."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class LetterTokenizer:
     """One letter for each id; ids beyond the alphabet wrap round. The end token has no text."""
 

@@ -12,7 +12,7 @@ from crossdraft.core.records import read_record
 Run = Callable[..., tuple[int, str, str]]
 
 # the first test makes the whole study: minutes on a slow machine
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ class GuardedSession(WrappedSession):
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 TEMPERATURES = pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-LIMITS = Limits(max_new_tokens=80)
+LIMITS = Limits(max_new_tokens=48)
 
 
 def exact_target(dtype: torch.dtype) -> EngineVLM:
