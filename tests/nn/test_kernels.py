@@ -153,38 +153,89 @@ def test_what_it_does_not_attend_to(libraries: list[Any], monkeypatch: pytest.Mo
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 9), blocks=st.integers(1, 6), seed=st.integers(0, 99))
-def test_norm_gate_and_rotation(libraries: list[Any], rows: int, blocks: int, seed: int) -> None:
+def test_norm(libraries: list[Any], rows: int, blocks: int, seed: int) -> None:
     """Within rounding of float64, each row with the bits that it has alone."""
     draw = torch.Generator().manual_seed(seed)
-    size, heads, kv_heads, dim = 16 * blocks, 6, 2, 32
-    x = (torch.randn(rows, size, generator=draw) * 3).bfloat16()
-    weight = torch.rand(size, generator=draw) + 0.5
-    both = (torch.randn(rows, 2 * size, generator=draw) * 8).bfloat16()
-    qkv = torch.randn(rows, (heads + 2 * kv_heads) * dim, generator=draw).bfloat16()
-    angles = torch.rand(rows, 1, dim // 2, generator=draw) * 7
-    turns = torch.complex(angles.cos(), angles.sin())
-    pairs = torch.view_as_complex(qkv[:, : (heads + kv_heads) * dim].double().view(rows, -1, dim // 2, 2))
-    turned = torch.view_as_real(pairs * turns.to(torch.complex128)).flatten(2)
+    x = (torch.randn(rows, 16 * blocks, generator=draw) * 3).bfloat16()
+    weight = torch.rand(16 * blocks, generator=draw) + 0.5
+    length = (x.double().square().sum(-1, keepdim=True) + 0.01**2).sqrt()
+    wanted = x.double() * weight.double() / length
     for library in libraries:
-        length = (x.double().square().sum(-1, keepdim=True) + 0.01**2).sqrt()
-        wanted = x.double() * weight.double() / length
         got = kernels.norm(library, x, weight, 0.01)
         assert ((got.double() - wanted).abs() <= wanted.abs() * 2**-8 + 1e-12).all()
-        gated = kernels.gate(library, both)
-        wanted = F.silu(both[:, :size].double()) * both[:, size:].double()
-        assert ((gated.double() - wanted).abs() <= wanted.abs() * 2**-7.9 + 1e-30).all()
-        q, k, v = kernels.split(library, qkv, turns, heads, kv_heads, 0.25)
-        assert (q.double().flatten(1) - 0.25 * turned[:, :heads].flatten(1)).abs().max() < 1e-5
-        assert (k.double() - turned[:, heads:]).abs().max() < 1e-5
-        assert torch.equal(v, qkv[:, (heads + kv_heads) * dim :].float().view(rows, kv_heads, dim))
-        one = slice(rows - 1, rows)
-        assert torch.equal(kernels.norm(library, x[one], weight, 0.01), got[one])
-        assert torch.equal(kernels.gate(library, both[one]), gated[one])
-        alone = kernels.split(library, qkv[one], turns[one], heads, kv_heads, 0.25)
-        assert all(torch.equal(a, b[one]) for a, b in zip(alone, (q, k, v), strict=True))
-        shared = kernels.split(library, qkv, turns[:1], heads, kv_heads, 0.25)
-        same = kernels.split(library, qkv, turns[:1].expand(rows, 1, -1), heads, kv_heads, 0.25)
-        assert all(torch.equal(a, b) for a, b in zip(shared, same, strict=True))
+        assert torch.equal(kernels.norm(library, x[-1:], weight, 0.01), got[-1:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 40), blocks=st.integers(1, 3), biased=st.booleans(), seed=st.integers(0, 99),
+    threads=st.integers(1, 2),
+)  # fmt: skip
+def test_a_layer_but_for_its_attention(
+    libraries: list[Any], rows: int, blocks: int, biased: bool, seed: int, threads: int
+) -> None:
+    """Products as by themselves, the rest within rounding of float64; each row alone has its bits."""
+    draw = torch.Generator().manual_seed(seed)
+    size, inner, heads, kv_heads, dim, floor = 32 * blocks, 64 * blocks, 6, 2, 32, 0.01
+    turned, mixed_size = (heads + kv_heads) * dim, heads * dim
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    weights = {
+        name: (normal(*shape) * 0.3).bfloat16()
+        for name, shape in {
+            "qkv": (turned + kv_heads * dim, size), "out": (size, mixed_size), "gate_up": (2 * inner, size),
+            "down": (size, inner),
+        }.items()
+    }  # fmt: skip
+    biases = {
+        name: normal(w.shape[0]) if biased and name in ("qkv", "out") else None for name, w in weights.items()
+    }
+    norms = torch.rand(size, generator=draw) + 0.5, torch.rand(size, generator=draw) + 0.5
+    x, mixed = (normal(rows, size) * 3).bfloat16(), normal(rows, mixed_size)
+    angles = torch.rand(rows, 1, dim // 2, generator=draw) * 7
+    turns = torch.complex(angles.cos(), angles.sin())
+    one, before = slice(rows - 1, rows), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            packed = {name: (kernels.pack(library, w), biases[name]) for name, w in weights.items()}
+            layer = kernels.Layer(
+                library, packed, norms, heads=heads, kv_heads=kv_heads, dim=dim, floor=floor, scale=0.25
+            )
+            # rotation, of rows that are normalised here or were before
+            reads = kernels.norm(library, x, norms[0], floor)
+            qkv = kernels.product(library, reads, *packed["qkv"])
+            pairs = torch.view_as_complex(qkv[:, :turned].double().view(rows, -1, dim // 2, 2))
+            wanted = torch.view_as_real(pairs * turns.to(torch.complex128)).flatten(2)
+            q, k, v = layer.project(x, turns, normed=True)
+            assert (q.double().flatten(1) - 0.25 * wanted[:, :heads].flatten(1)).abs().max() < 1e-4
+            assert (k.double() - wanted[:, heads:]).abs().max() < 1e-4
+            assert torch.equal(v, qkv[:, turned:].float().view(rows, kv_heads, dim))
+            for other in (layer.project(reads, turns, normed=False), layer.project(x, turns, normed=True)):
+                assert all(torch.equal(a, b) for a, b in zip(other, (q, k, v), strict=True))
+            alone = layer.project(x[one], turns[one], normed=True)
+            assert all(torch.equal(a, b[one]) for a, b in zip(alone, (q, k, v), strict=True))
+            shared = layer.project(x, turns[:1], normed=True)
+            same = layer.project(x, turns[:1].expand(rows, 1, -1), normed=True)
+            assert all(torch.equal(a, b) for a, b in zip(shared, same, strict=True))
+            # the residual sums are torch's own
+            joined = layer.join(mixed, x)
+            assert torch.equal(joined, kernels.product(library, mixed.bfloat16(), *packed["out"]) + x)
+            assert torch.equal(layer.join(mixed[one], x[one]), joined[one])
+            fed = joined.clone()
+            layer.feed(fed)
+            both = kernels.product(library, kernels.norm(library, joined, norms[1], floor), *packed["gate_up"])
+            gated = F.silu(both[:, :inner].double()) * both[:, inner:].double()
+            wanted = joined.double() + gated @ weights["down"].double().T
+            room = joined.double().abs() + gated.abs() @ weights["down"].double().abs().T
+            assert ((fed.double() - wanted).abs() <= room * 2**-7).all()
+            last = joined[one].clone()
+            layer.feed(last)
+            assert torch.equal(last, fed[one])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_cannot_be_packed_is_left_to_the_library(

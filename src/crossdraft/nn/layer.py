@@ -69,9 +69,20 @@ class PackedLayer:
         self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
         before, eps = layer.input_layernorm, cfg.rms_norm_eps
         self.norm_in = None if before is None else RowNorm(before.weight, eps, dtype, device)
-        whole_lanes = dtype == torch.bfloat16 and device.type == "cpu" and cfg.head_dim % 16 == 0
-        self._kernels = kernels.status().library if whole_lanes and cfg.intermediate_size % 16 == 0 else None
         self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
+        self._own = self._in_kernels()
+
+    def _in_kernels(self) -> kernels.Layer | None:
+        """The layer by our own kernels, where they have its shapes."""
+        cfg, library = self.config, kernels.status().library
+        linears = {name: getattr(self, name).own for name in ("qkv", "out", "gate_up", "down")}
+        if library is None or None in linears.values() or cfg.head_dim % 16 or cfg.intermediate_size % 16:
+            return None
+        return kernels.Layer(
+            library, linears, (None if self.norm_in is None else self.norm_in.weight, self.norm_mid.weight),
+            heads=cfg.num_heads, kv_heads=cfg.num_kv_heads, dim=cfg.head_dim, floor=self.norm_mid.least,
+            scale=self._q_scale or 1.0,
+        )  # fmt: skip
 
     def __call__(
         self,
@@ -97,8 +108,12 @@ class PackedLayer:
         turns: rotations of the rows' positions. index: the layer's number, handed to ``attend``.
         reads: what attention takes as its input, as given (EAGLE-3); by default x, behind the input norm if any.
         """
-        q, k, v = self.project(self.read(x) if reads is None else reads, turns)
-        return self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+        if self._own is None:
+            q, k, v = self.project(self.read(x) if reads is None else reads, turns)
+            return self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
+        normed = reads is None and self.norm_in is not None
+        q, k, v = self._own.project(x if reads is None else reads, turns, normed)
+        return self._own.join(attend(q, k, v, index), x)
 
     def read(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """What attention reads of residual rows: these behind the input norm, if there is one."""
@@ -106,10 +121,10 @@ class PackedLayer:
 
     def feed(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """The second half, in place: the feed-forward's output added to ``x``."""
-        both = self.gate_up(self.norm_mid(x))
-        if self._kernels is not None:
-            return x.add_(self.down(kernels.gate(self._kernels, both)))
-        gate, up = both.chunk(2, dim=-1)
+        if self._own is not None:
+            self._own.feed(x)
+            return x
+        gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
         return x.add_(self.down(F.silu(gate).mul_(up)))
 
     def project(
@@ -118,8 +133,8 @@ class PackedLayer:
         """Rotated and scaled q, rotated k and plain v, in the attention's dtype."""
         cfg, rows = self.config, reads.shape[0]
         heads, kv_heads, dim = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        if self._kernels is not None:
-            return kernels.split(self._kernels, self.qkv(reads), turns, heads, kv_heads, self._q_scale or 1.0)
+        if self._own is not None:
+            return self._own.project(reads, turns, normed=False)
         rotated = heads + kv_heads
         # rotated in float32 (or 64), then attended in the attention's dtype
         qkv = self.qkv(reads).to(self._wide)

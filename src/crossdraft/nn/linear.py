@@ -72,11 +72,23 @@ class PackedLinear:
             self.weight = _library_packed(weight) if self.prepacked else weight
 
     @property
+    def is_own(self) -> bool:
+        """Whether our own kernels compute it."""
+        return self._kernels is not None
+
+    @property
     def kind(self) -> str:
         """Whose product it is, in words."""
-        if self._kernels is not None:
+        if self.is_own:
             return "our own packed linears"
         return "oneDNN packed linears" if self.prepacked else "F.linear"
+
+    @property
+    def own(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias (float32) as our own kernels read them, where no outputs are padded."""
+        if self._kernels is None or self.weight.shape[0] != self.out_features:
+            return None
+        return self.weight, self._wide_bias
 
     def __call__(self, rows: Float[Tensor, "S in"]) -> Float[Tensor, "S out"]:
         """Rows through the layer."""

@@ -24,14 +24,14 @@ class RowNorm:
         self.weight = weight if self.fused else weight.to(self.wide) * size**0.5
         own = dtype == torch.bfloat16 and device.type == "cpu" and size % 16 == 0
         self._kernels = kernels.status().library if own else None
-        self._least = (size * eps) ** 0.5
-        self.floor = torch.tensor((size * eps) ** 0.5, dtype=self.wide, device=device)
+        self.least = (size * eps) ** 0.5
+        self.floor = torch.tensor(self.least, dtype=self.wide, device=device)
 
     def __call__(self, rows: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """Normalised rows, of the dtype given at the start."""
         if self.fused:
             return F.rms_norm(rows, self.weight.shape, self.weight, self.eps)
         if self._kernels is not None:
-            return kernels.norm(self._kernels, rows.to(self.dtype), self.weight, self._least)
+            return kernels.norm(self._kernels, rows.to(self.dtype), self.weight, self.least)
         length = torch.linalg.vector_norm(rows, 2, -1, True, dtype=self.wide)
         return torch.mul(rows, self.weight).div_(torch.hypot(length, self.floor)).to(self.dtype)

@@ -97,10 +97,10 @@ def _pad_where_quicker(engine: "Engine") -> None:
     It changes no bits: four rows were found to agree with the least count. Timed over all layers' weights, as they
     come from memory and not from a cache.
     """
-    if not engine.prepacked:
-        return
     alike: dict[tuple[int, int], list[PackedLinear]] = {}
     for linear in engine.linears():
+        if not linear.prepacked or linear.is_own:
+            continue
         alike.setdefault((linear.in_features, linear.out_features), []).append(linear)
     for (inputs, outputs), linears in alike.items():
         key = (inputs, outputs, len(linears), *_place(engine))

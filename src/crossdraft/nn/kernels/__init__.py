@@ -4,9 +4,9 @@
 along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16, also with
 AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
 strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16: there the products are
-computed in float32, from weights that come from memory in half as many bytes. They need a C compiler at the first
-use; where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0 leaves
-them out.
+computed in float32, from weights that come from memory in half as many bytes. They need gcc at the first use
+(torch's OpenMP is gcc's); where they cannot be had, ``status`` says why and the library's products are used.
+CROSSDRAFT_KERNELS=0 leaves them out.
 """
 
 import ctypes
@@ -88,11 +88,10 @@ def product(
     rows = rows.contiguous()
     out = rows.new_empty(rows.shape[0], packed.shape[0])
     done = library.crossdraft_rows(
-        packed.data_ptr(), rows.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(), rows.shape[0],
+        packed.data_ptr(), rows.data_ptr(), _place(bias), out.data_ptr(), rows.shape[0],
         *packed.shape, torch.get_num_threads(),
     )  # fmt: skip
-    if not done:
-        raise MemoryError("no memory for the rows of a product")
+    _check(done)
     return out
 
 
@@ -106,36 +105,93 @@ def norm(
     return out
 
 
-def gate(library: ctypes.CDLL, both: BFloat16[Tensor, "S twice"]) -> BFloat16[Tensor, "S F"]:
-    """``silu(gate) * up`` of rows [gate, up]; F a multiple of 16."""
-    both = both.contiguous()
-    out = both.new_empty(both.shape[0], both.shape[1] // 2)
-    library.crossdraft_gate(both.data_ptr(), out.data_ptr(), *out.shape)
-    return out
+class _Linear(ctypes.Structure):
+    _fields_ = [
+        ("w", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("n", ctypes.c_long), ("k", ctypes.c_long),
+    ]  # fmt: skip
 
 
-def split(
-    library: ctypes.CDLL,
-    qkv: BFloat16[Tensor, "S all"],
-    turns: Complex[Tensor, "S 1 half"],
-    heads: int,
-    kv_heads: int,
-    scale: float,
-) -> tuple[Float[Tensor, "S H G d"], Float[Tensor, "S H d"], Float[Tensor, "S H d"]]:
-    """Rotated and scaled q, rotated k and plain v, float32, of rows whose turning channels lie side by side.
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, _Linear) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, ctypes.c_void_p) for name in ("norm_in", "norm_mid")),
+        *((name, ctypes.c_long) for name in ("heads", "kv_heads", "dim")),
+        *((name, ctypes.c_float) for name in ("floor", "scale")),
+    ]
 
-    turns: complex64, of each row or of all; a head's channels are a multiple of 16.
+
+class Layer:
+    """A decoder layer but for its attention. Of rows [q | k | v], the channels that turn together lie side by side.
+
+    linears: qkv, out, gate_up, down as (packed weight, float32 bias or None), outputs without padding. norms: of
+    the input (None: rows come as attention reads them) and in the middle, as ``norm`` takes them. scale: multiplies
+    q. A head's channels, and the feed-forward's, are multiples of 16. All methods raise MemoryError.
     """
-    qkv, turns = qkv.contiguous(), turns.contiguous()
-    rows, dim = qkv.shape[0], 2 * turns.shape[-1]
-    q = torch.empty(rows, kv_heads, heads // kv_heads, dim, dtype=torch.float32)
-    k = torch.empty(rows, kv_heads, dim, dtype=torch.float32)
-    v = torch.empty_like(k)
-    library.crossdraft_split(
-        qkv.data_ptr(), turns.data_ptr(), q.data_ptr(), k.data_ptr(), v.data_ptr(), rows, heads * dim,
-        (heads + kv_heads) * dim, kv_heads * dim, dim, dim if turns.shape[0] > 1 or rows == 1 else 0, scale,
-    )  # fmt: skip
-    return q, k, v
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        linears: dict[str, tuple[Tensor, Tensor | None]],
+        norms: tuple[Tensor | None, Tensor],
+        *,
+        heads: int,
+        kv_heads: int,
+        dim: int,
+        floor: float,
+        scale: float,
+    ) -> None:
+        self._library, self._shape = library, (kv_heads, heads // kv_heads, dim)
+        self._kept = linears, norms  # what lies at the addresses below
+        before, middle = norms
+        products = {name: _Linear(_place(w), _place(bias), *w.shape) for name, (w, bias) in linears.items()}
+        self._of = _Layer(
+            norm_in=_place(before), norm_mid=_place(middle), heads=heads, kv_heads=kv_heads, dim=dim, floor=floor,
+            scale=scale, **products,
+        )  # fmt: skip
+        self._at = ctypes.byref(self._of)
+
+    def project(
+        self, rows: BFloat16[Tensor, "S W"], turns: Complex[Tensor, "S 1 half"], normed: bool
+    ) -> tuple[Float[Tensor, "S H G d"], Float[Tensor, "S H d"], Float[Tensor, "S H d"]]:
+        """Rotated and scaled q, rotated k and plain v, float32. turns: complex64, of each row or of all.
+
+        normed: the rows go through the input norm first.
+        """
+        rows, turns, count = rows.contiguous(), turns.contiguous(), rows.shape[0]
+        heads, groups, dim = self._shape
+        q = torch.empty(count, heads, groups, dim, dtype=torch.float32)
+        k = torch.empty(count, heads, dim, dtype=torch.float32)
+        v = torch.empty_like(k)
+        step = dim if turns.shape[0] > 1 or count == 1 else 0
+        done = self._library.crossdraft_project(
+            self._at, rows.data_ptr(), normed, turns.data_ptr(), step, q.data_ptr(), k.data_ptr(), v.data_ptr(),
+            count, torch.get_num_threads(),
+        )  # fmt: skip
+        _check(done)
+        return q, k, v
+
+    def join(self, mixed: Float[Tensor, "S HGd"], rows: BFloat16[Tensor, "S D"]) -> BFloat16[Tensor, "S D"]:
+        """The rows plus attention's output, of the values that it mixed; in a new tensor."""
+        mixed, rows = mixed.contiguous(), rows.contiguous()
+        out = torch.empty_like(rows)
+        done = self._library.crossdraft_join(
+            self._at, mixed.data_ptr(), rows.data_ptr(), out.data_ptr(), rows.shape[0], torch.get_num_threads()
+        )
+        _check(done)
+        return out
+
+    def feed(self, rows: BFloat16[Tensor, "S D"]) -> None:
+        """The feed-forward's output is added to ``rows``, which are contiguous."""
+        _check(self._library.crossdraft_feed(self._at, rows.data_ptr(), rows.shape[0], torch.get_num_threads()))
+
+
+def _check(done: int) -> None:
+    if not done:
+        raise MemoryError("no memory for the rows of a pass")
+
+
+def _place(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 WIDEST = 128
@@ -180,8 +236,7 @@ def attend(
         rows, heads, groups, dim, keys.stride(0), start, first, rows if paths is None else paths.shape[1],
         torch.get_num_threads(),
     )  # fmt: skip
-    if not done:
-        raise MemoryError("no memory for the scores of a pass")
+    _check(done)
     return out
 
 
@@ -195,10 +250,19 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_step.restype = long
     library.crossdraft_attend.argtypes = [pointer] * 8 + [long] * 8 + [ctypes.c_int]
     library.crossdraft_norm.argtypes = [pointer] * 3 + [long, long, ctypes.c_float]
-    library.crossdraft_gate.argtypes = [pointer, pointer, long, long]
-    library.crossdraft_split.argtypes = [pointer] * 5 + [long] * 6 + [ctypes.c_float]
-    for name in ("norm", "gate", "split"):
-        getattr(library, f"crossdraft_{name}").restype = None
+    library.crossdraft_norm.restype = None
+    library.crossdraft_project.argtypes = [
+        pointer,
+        pointer,
+        ctypes.c_int,
+        pointer,
+        long,
+        *[pointer] * 3,
+        long,
+        ctypes.c_int,
+    ]
+    library.crossdraft_join.argtypes = [pointer] * 4 + [long, ctypes.c_int]
+    library.crossdraft_feed.argtypes = [pointer] * 2 + [long, ctypes.c_int]
     return library
 
 
@@ -207,9 +271,9 @@ def compiled(folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
 
     Raises OSError without a compiler or a place to write, SubprocessError when compiling fails.
     """
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), None)
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc")), None)
     if compiler is None:
-        raise OSError("no C compiler (gcc, cc or clang)")
+        raise OSError("no C compiler (gcc)")
     openmp = _openmp()
     sign = "\n".join(
         (*(source.read_text() for source in (HEADER, *SOURCES)), compiler, " ".join(flags), openmp, _machine())

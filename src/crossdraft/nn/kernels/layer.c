@@ -1,7 +1,9 @@
-/* What stands between a layer's products and its attention: norm, rotation, gate. bfloat16 in and out, float32 inside; each
- * row by itself, in one order, so its bits do not depend on the other rows. Sizes are multiples of 16.
+/* A decoder layer but for its attention: norm, rotation, gate, and with the products of rows.c each half in one call. bfloat16
+ * in and out, float32 inside; each row by itself, in one order, so its bits do not depend on the other rows. Sizes are
+ * multiples of 16, of a layer's matrices of 32.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "lanes.h"
 
@@ -87,4 +89,88 @@ void crossdraft_split(const bf16 *x, const float *turns, float *q, float *k, flo
 		for (long c = 0; c < plain; c += LANES)
 			*(lanes *)(v + r * plain + c) = wide(x + turned + c);
 	}
+}
+
+/* rows.c */
+int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads);
+
+/* a packed matrix (n, k); bias: none, or n floats */
+typedef struct {
+	const bf16 *w;
+	const float *bias;
+	long n, k;
+} linear;
+
+/* a decoder layer: q, k and v in one matrix, gate and up in another. norm_in: none, where rows come normalised */
+typedef struct {
+	linear qkv, out, gate_up, down;
+	const float *norm_in, *norm_mid;
+	long heads, kv_heads, dim;
+	float floor, scale;
+} layer;
+
+static int apply(const linear *by, const bf16 *x, bf16 *y, long rows, int threads)
+{
+	return crossdraft_rows(by->w, x, by->bias, y, rows, by->n, by->k, threads);
+}
+
+static void add(bf16 *x, const bf16 *y, long count)
+{
+	for (long c = 0; c < count; c += LANES)
+		narrow(wide(x + c) + wide(y + c), x + c);
+}
+
+/* q, k and v of rows x, behind the input norm where `normed`; the rest as crossdraft_split. 0 without memory, here and below */
+int crossdraft_project(const layer *of, const bf16 *x, int normed, const float *turns, long turn_step, float *q, float *k,
+                       float *v, long rows, int threads)
+{
+	long width = of->qkv.k, queries = of->heads * of->dim, keys = of->kv_heads * of->dim;
+	bf16 *space = malloc(rows * (width + of->qkv.n) * sizeof(bf16)), *all = space + rows * width;
+	if (!space)
+		return 0;
+	if (normed) {
+		crossdraft_norm(x, of->norm_in, space, rows, width, of->floor);
+		x = space;
+	}
+	int done = apply(&of->qkv, x, all, rows, threads);
+	if (done)
+		crossdraft_split(all, turns, q, k, v, rows, queries, queries + keys, keys, of->dim, turn_step, of->scale);
+	free(space);
+	return done;
+}
+
+/* y = x + what attention mixed, through its output matrix */
+int crossdraft_join(const layer *of, const float *mixed, const bf16 *x, bf16 *y, long rows, int threads)
+{
+	long count = rows * of->out.k;
+	bf16 *space = malloc(count * sizeof(bf16));
+	if (!space)
+		return 0;
+	for (long c = 0; c < count; c += LANES)
+		narrow(*(const lanes *)(mixed + c), space + c);
+	int done = apply(&of->out, space, y, rows, threads);
+	if (done)
+		add(y, x, rows * of->out.n);
+	free(space);
+	return done;
+}
+
+/* x += its feed-forward */
+int crossdraft_feed(const layer *of, bf16 *x, long rows, int threads)
+{
+	long width = of->gate_up.k, inner = of->down.k;
+	bf16 *space = malloc(rows * (width + 3 * inner) * sizeof(bf16));
+	bf16 *both = space + rows * width, *gated = both + rows * 2 * inner;
+	if (!space)
+		return 0;
+	crossdraft_norm(x, of->norm_mid, space, rows, width, of->floor);
+	int done = apply(&of->gate_up, space, both, rows, threads);
+	if (done) {
+		crossdraft_gate(both, gated, rows, inner);
+		done = apply(&of->down, gated, space, rows, threads);
+	}
+	if (done)
+		add(x, space, rows * width);
+	free(space);
+	return done;
 }
