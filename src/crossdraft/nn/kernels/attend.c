@@ -12,6 +12,7 @@
 #include "lanes.h"
 
 #define QUERIES 12 /* scored together, at most */
+#define AHEAD 32   /* slots: so far before their use keys and values are fetched */
 
 /* LANES rows of as many channels, as channels of rows */
 #if LANES == 8
@@ -148,6 +149,8 @@ static float weigh(float *scores, long count)
 		lanes sum[MANY][WIDE], value[WIDE];                                                                             \
 		EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] = (lanes){0};                                                      \
 		for (long s = 0; s < count; s++) {                                                                              \
+			for (int c = 0; c < WIDE * LANES; c += 16)                                                                  \
+				__builtin_prefetch(values + (s + AHEAD) * wide * LANES + c);                                            \
 			EACH_VECTOR(WIDE) value[c] = *(const lanes *)(values + (s * wide + c) * LANES);                             \
 			EACH_QUERY(MANY) EACH_VECTOR(WIDE) sum[i][c] = plus(sum[i][c], value[c], every(weights[i][s]));            \
 		}                                                                                                               \
@@ -207,6 +210,8 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 		beside(queries, count, dim, at_a_time(count), packed + at * dim);
 	}
 	for (long s = 0; s < start; s += LANES) {
+		for (long c = 0; c < LANES * dim; c += 16)
+			__builtin_prefetch(keys + (s + AHEAD) * dim + c);
 		for (int i = 0; i < LANES; i++)
 			rows[i] = keys + (s + i < start ? s + i : start - 1) * dim;
 		for (long c = 0; c < wide; c++)
