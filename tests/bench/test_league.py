@@ -43,6 +43,39 @@ def rows_of(
     return results, {(row.method, row.temperature): row for row in rows}
 
 
+@pytest.mark.parametrize("whole", [0, 1, 2, 4])
+def test_an_interrupted_league_is_its_whole_heats(
+    bench: Workbench, prompts: list[Any], monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    """Two repeats at temperature 0, then a seed each: what was played to the end stands."""
+    from crossdraft.bench import league
+
+    made: list[Any] = []
+
+    def run(*args: Any, original: Any = league._run) -> Any:
+        if len(made) == whole:
+            raise KeyboardInterrupt
+        made.append(original(*args))
+        return made[-1]
+
+    monkeypatch.setattr(league, "_run", run)
+
+    def played() -> Results:
+        return play(
+            bench, [drafting(bench, "ngram")], prompts[:2], temperatures=(0.0, 1.0), seeds=(0, 1), repeats=2,
+            max_new_tokens=6, traces=0,
+        )  # fmt: skip
+
+    if whole == 0:
+        with pytest.raises(KeyboardInterrupt):
+            played()
+        return
+    results = played()
+    assert results.interrupted == (whole < 4)
+    answers = {t: len(results.played[t, "ngram"].repeats) for t, name in results.played if name == "ngram"}
+    assert answers == {1: {0.0: 2}, 2: {0.0: 4}, 4: {0.0: 4, 1.0: 4}}[whole]
+
+
 def test_columns_are_what_the_answers_say(bench: Workbench, prompts: list[Any]) -> None:
     cost = Cost(parameters=7, training_tokens=8, training_seconds=9.0, weight_bytes=10)
     methods = [drafting(bench, "memory"), drafting(bench, "ngram", cost=lambda: cost)]

@@ -12,6 +12,7 @@ import torch
 
 from crossdraft.bench.league_rows import LeagueRow
 from crossdraft.cli.bench_league import notes
+from crossdraft.core.errors import SettingError
 from crossdraft.core.records import read_record
 from crossdraft.heads.checkpoint import HEAD, HeadCard, save_head
 from crossdraft.heads.recipes import RECIPES, recipe_of
@@ -151,6 +152,45 @@ def test_a_method_that_cannot_be_made_is_a_row(bench: Run, pair: tuple[Path, Pat
     assert "FAILED 'cross_modal': drafter 'cross_modal' needs an event model" in told
 
 
+def test_a_run_that_is_interrupted_keeps_its_whole_heats(
+    bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossdraft.bench import league
+
+    heats = []
+
+    def run(*args: Any, whole: Any = league._run) -> Any:
+        heats.append(args)
+        if len(heats) > 1:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(league, "_run", run)
+    out = tmp_path / "league.json"
+    code, told, err = bench(
+        "--methods", "ngram", "--limit", "1", "--repeats", "2", "--temperature", "0,1", "--max-new-tokens", "8",
+        "--json", out,
+    )  # fmt: skip
+    assert code == 130 and "wrote" in err and err.endswith("crossdraft: interrupted\n"), err
+    assert "INTERRUPTED" in told and read_record(out, "league")["temperatures"] == [0.0]
+    assert set(rows_of(out)) == {("none", 0.0), ("ngram", 0.0)} and '<section id="league">' in build_report([out])
+
+
+def test_a_head_under_another_methods_name_is_refused(tmp_path: Path) -> None:
+    """A row's name is the head's, wherever its file lies."""
+    from crossdraft.build import resolve
+    from crossdraft.build.heads import find_head
+
+    nano = resolve("nano", "target")
+    own = find_head("eagle3", nano)
+    for folder in (tmp_path / "msd", tmp_path):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(own, folder / own.name)
+        with pytest.raises(SettingError, match="holds a head 'eagle3', which does not draft for 'msd'"):
+            find_head("msd", nano, tmp_path)
+    assert find_head("eagle3", nano, tmp_path) == tmp_path / own.name
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -170,6 +210,12 @@ def test_a_method_that_cannot_be_made_is_a_row(bench: Run, pair: tuple[Path, Pat
         (("--seed", "-1"), "a seed is negative"),
         (("--prompts", "league"), "watches pictures and the prompts 'league' are text alone; name streams or"),
         (("--heads", "nowhere"), "there is no folder of heads"),
+        (("--heads", "FILE"), "FILE is a file; name the folder of heads"),
+        (("--nodes", "5"), "nodes is for mode equal, and the mode is own"),
+        (("--mode", "best", "--depth", "5"), "depth is for mode equal, and the mode is best"),
+        (("--limit", "8001"), "limit is 8001, but 'streams' has 8000 prompts at most"),
+        (("--out", "FILE"), "--out needs FILE/league.json, but FILE is a file"),
+        (("--json", "/proc/x.json"), "--json needs /proc/x.json, but /proc cannot be written to"),
         (("--quick",), "--quick is for a measurement"),
         (("--json", "EMPTY"), "EMPTY is a folder"),
         (("exactness", "--limit", "3"), "--limit is for the league"),
@@ -186,6 +232,7 @@ def test_bad_input_is_one_line_before_any_weight_is_read(
 
     monkeypatch.setattr(load, "load_vlm", lambda *a, **k: pytest.fail("weights were loaded"))
     (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").touch()
     monkeypatch.chdir(tmp_path)
     code, out, err = run("bench", *options)
     assert code == 2 and out == "" and err.count("\n") == 1 and said in err, err
@@ -225,7 +272,7 @@ def test_what_must_be_said_is_said_below_the_table() -> None:
         ],
         "round_shares": [{"bookkeeping": 0.031}, {"bookkeeping": None}, {"bookkeeping": 0.12},
                          {"method": "eagle", "bookkeeping": None, "error": "OSError: gone"}],
-        "tuning": None, "exactness": {"bit_exact": False, "detail": "not tested"},
+        "tuning": None, "interrupted": False, "exactness": {"bit_exact": False, "detail": "not tested"},
     }  # fmt: skip
     failed, lossy, wrong, doubts, shares, gone, exact = notes(body)
     assert gone == "eagle: where a round's time goes could not be measured (OSError: gone)"

@@ -52,7 +52,7 @@ def test_text_prompts_become_a_corpus(run: Run, llama: Path, tmp_path: Path) -> 
     assert {reply.temperature for reply in corpus.replies} == {0.0, 0.7}
     assert "(0 made now)" in run(*command)[1]
     code, _, said = run(*command[:-1], "bfloat16")
-    assert code == 2 and "corpus of another dtype" in said
+    assert code == 2 and "another corpus ('dtype' was" in said
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_prompts_about_a_targets_own_answers(
     records = read_prompts(out, "training")
     assert len(records) == 6 and {r.group for r in records} <= groups and "rewrite" in {r.kind for r in records}
     for words, wrong in (
-        ("corpus.json", (*command[:5], tmp_path, *command[6:-1], tmp_path / "b")),
+        ("holds no corpus", (*command[:5], tmp_path, *command[6:-1], tmp_path / "b")),
         ("watches videos", (*command[:3], "nano", *command[4:-1], tmp_path / "b")),
     ):  # fmt: skip
         code, _, err = run(*wrong)

@@ -85,7 +85,7 @@ def test_what_cannot_be_trained_is_said_in_a_line(run: Run, llama: Path, corpus:
     for said, call in {
         "no drafting head that can be trained": train(run, "eagle4", llama, corpus, out),
         "answers of another target": train(run, "eagle", Path("nano"), corpus, out),
-        "corpus.json": train(run, "eagle", llama, tmp_path, out),
+        "holds no corpus; make one": train(run, "eagle", llama, tmp_path, out),
         "draft_vocab is 9999": train(run, "eagle", llama, corpus, out, "--draft-vocab", 9999),
         "NAME=VALUE": train(run, "eagle", llama, corpus, out, "--set", "nothing"),
         "passes is 0": train(run, "eagle", llama, corpus, out, "--passes", 0),

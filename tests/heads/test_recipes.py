@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -130,6 +132,24 @@ def test_settings_that_cannot_work_are_refused() -> None:
     ):
         with pytest.raises(SettingError, match=line):
             VisualConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "said"),
+    [
+        ("eagle", {"foo": 3}, "a head has no setting 'foo'; known: intermediate_size, branches, taps"),
+        ("medusa", {"foo": 3}, "a head has no setting 'foo'; known: heads, own_head, draft_vocab"),
+        ("medusa", {"hidden_size": 3}, "no setting 'hidden_size'"),
+        ("medusa", {"heads": "x"}, "heads is 'x', must be one of: int"),
+        ("medusa", {"own_head": 1}, "own_head is 1, must be one of: bool"),
+        ("eagle3", {"draft_vocab": 2.5}, "draft_vocab is 2.5, must be one of: int, NoneType"),
+        ("eagle3", {"fuse": "sum"}, "fuse is 'sum', must be one of: concat, attention"),
+        ("eagle", {"taps": 2}, "taps is 2, must be one of: tuple"),
+    ],
+)
+def test_settings_that_no_network_has_are_refused(name: str, setting: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        recipe_of(name).network(TINY, **setting)
 
 
 def test_branches_of_a_compressor_are_named_in_one_text() -> None:

@@ -32,7 +32,7 @@ def test_every_row_is_mixed_once_with_its_path_in_order_and_in_its_blocks(parent
     blocks = data.draw(st.sampled_from([1, 16, 48, 192, 10_000]))
     pins = Pins(bucket=64)
     shape = tree_shape(tuple(parents), first, total - first, CPU)
-    plan = TreePlan.build(shape, base, pins, lambda end: tuple(range(0, end, blocks)))
+    plan = TreePlan(shape, base, pins, lambda end: tuple(range(0, end, blocks)))
     answered = []
     for group in plan.groups:
         edges = np.arange(0, group.end, blocks)
@@ -66,11 +66,11 @@ def test_every_row_is_mixed_once_with_its_path_in_order_and_in_its_blocks(parent
 def test_one_layout_where_the_tree_fits_and_one_path_each_where_nothing_may_move():
     parents = [-1, -1, 0, 0, 1, 1, 4]
     shape = tree_shape(tuple(parents), 0, 8, CPU)
-    roomy = TreePlan.build(shape, 20, Pins(), lambda end: (0,))
+    roomy = TreePlan(shape, 20, Pins(), lambda end: (0,))
     assert [g.layouts for g in roomy.groups] == [()]
-    strict = TreePlan.build(shape, 20, Pins(), range)
+    strict = TreePlan(shape, 20, Pins(), range)
     assert len(strict.groups[0].layouts) == 4
-    crossing = TreePlan.build(shape, 126, Pins(), lambda end: (0,))
+    crossing = TreePlan(shape, 126, Pins(), lambda end: (0,))
     assert [g.end for g in crossing.groups] == [128, 256]
 
 

@@ -166,11 +166,12 @@ class Played:
 @dataclass
 class Results:
     """What was played. played: by temperature and method; costs: of each method; failures: why a method plays no
-    more; traces: of the first prompts at the first temperature."""
+    more; interrupted: by the user, after whole heats; traces: of the first prompts at the first temperature."""
 
     played: dict[tuple[float, str], Played] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
     traces: list[dict[str, Any]] = field(default_factory=list)
 
     def failed(self, name: str, error: Exception) -> None:
@@ -196,7 +197,8 @@ def play(
 
     Each method answers the first prompt once before, untimed, with a drafter that is thrown away. A method that
     fails is left out from then on, and is a failure of the temperature it failed at and of all after it. seed: of
-    the orders. Raises what plain decoding raises.
+    the orders. Interrupted, it returns what the whole heats so far gave; before the first one it raises.
+    Raises what plain decoding raises.
     """
     everyone = [plain_method(bench), *(m for m in methods if m.name != PLAIN)]
     results = Results()
@@ -220,14 +222,22 @@ def play(
                 bench, prompts, temperature, own_seed, max_new_tokens, 0 if done else traces,
                 said.setdefault(own_seed, {}),
             )  # fmt: skip
-            made = _run(heat, everyone, results, seed + done, _nth(report, done, total))
+            try:
+                made = _run(heat, everyone, results, seed + done, _nth(report, done, total))
+            except KeyboardInterrupt:
+                if not done:
+                    raise
+                results.interrupted = True
+                break
             answers.setdefault(own_seed, []).append(made)
             if heat.traced:
                 results.traces = _traces(heat, [m.name for m in everyone])
             done += 1
         for method in everyone:
-            if method.name not in results.failures:
+            if answers and method.name not in results.failures:
                 results.played[temperature, method.name] = _played(method, heat, answers)
+        if results.interrupted:
+            break
     return results
 
 

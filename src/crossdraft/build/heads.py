@@ -62,11 +62,11 @@ def find_head(name: str, target_folder: str | Path, heads: str | Path | None = N
         raise CheckpointError(f"there is no head {heads}; name a head's file, its folder, or a folder of heads")
     built_in = nano_heads(target_folder)
     root = Path(heads) if heads is not None else built_in or Path(target_folder) / HEADS_FOLDER
-    if heads is not None and (root / HEAD).is_file() and (found := read_head_card(root).method) != method:
-        raise SettingError(f"{root} holds a head '{found}', which does not draft for '{name}'")
-    for place in (root / HEAD, root / method / HEAD):
-        if place.is_file() and (place.parent != root or read_head_card(place).method == method):
-            return place
+    for folder in (root, root / method):
+        if (folder / HEAD).is_file():
+            if (found := read_head_card(folder).method) != method:
+                raise SettingError(f"{folder} holds a head '{found}', which does not draft for '{name}'")
+            return folder / HEAD
     raise CheckpointError(
         f"no head '{method}' for this target in {root}; train one: crossdraft train head {method} --target DIR "
         f"--data CORPUS --out {root / method}"

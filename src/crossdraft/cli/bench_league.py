@@ -1,7 +1,7 @@
 """The league's options, its table on the terminal, and its record."""
 
 import argparse
-import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,12 @@ def add_options(group: "argparse._ArgumentGroup") -> None:
 
     add("--target", "checkpoint folder, hub id or nano (default: nano)", metavar="REF")
     add("--event-model", "checkpoint folder, hub id, nano, nano-distilled or none", metavar="REF")
-    add("--methods", "all, or names with commas; exactness: names of drafters (default: all)", metavar="A,B")
+    add(
+        "--methods",
+        "all, or names with commas, as ngram,eagle3,eagle3+ngram (docs/league.md; a wrong name lists "
+        "them); exactness: names of drafters (default: all)",
+        metavar="A,B",
+    )
     add(
         "--prompts", "streams, league, a JSON-lines file or a folder of clips (default: streams for nano, league "
         "for others)", metavar="SET",
@@ -91,21 +96,20 @@ def run(args: argparse.Namespace) -> int:
         settings["threads"] = args.threads
     config = LeagueConfig(**{"target": "nano", **settings})
     printed = args.json == "-"
-    if args.json and not printed:
-        _check_writable(Path(args.json))
-    paths = [Path(args.out) / "league.json"] if args.out else []
-    paths += [Path(args.json)] if args.json and not printed else []
-    for path in paths:
-        if path.is_dir():
-            raise SettingError(f"{path} is a folder; name the file that the record shall be written to")
+    paths = {"--out": Path(args.out) / "league.json"} if args.out else {}
+    paths |= {"--json": Path(args.json)} if args.json and not printed else {}
+    for option, path in paths.items():
+        _check_writable(option, path)
     with output.progress(printed) as report:
         body = run_league(config, report)
     if printed:
         output.print_json(body)
     else:
         show(body)
-    for path in paths:
+    for path in paths.values():
         output.say(f"crossdraft: wrote {write_record(path, KIND, body)}")
+    if body["interrupted"]:
+        raise KeyboardInterrupt
     asked_for = [row["error"] for row in body["rows"] if row["method"] != "none"]
     if asked_for and None not in asked_for:
         return 2  # nothing that was asked for could be measured
@@ -113,13 +117,20 @@ def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(option: str, path: Path) -> None:
     """SettingError for a record that could not be written after all the work."""
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder; name the file that the record shall be written to")
     parent = next(place for place in (path.parent, *path.parents) if place.exists())
     if not parent.is_dir():
-        raise SettingError(f"--json is {path}, but {parent} is a file; choose another place")
-    if not os.access(parent, os.W_OK):
-        raise SettingError(f"--json is {path}, but {parent} cannot be written to; choose another place")
+        raise SettingError(f"{option} needs {path}, but {parent} is a file; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError:
+        raise SettingError(
+            f"{option} needs {path}, but {parent} cannot be written to; choose another place"
+        ) from None
 
 
 HEADER = ("method", "output", "differ", "tau", "tok/s", "decode", "e2e", "slower", "p50", "p99", "first")
@@ -168,7 +179,8 @@ def notes(body: Body) -> list[str]:
     """Failures with their reasons, what is lossy, what was re-scored, and how settings were found."""
     rows = body["rows"]
     failed = {row["method"]: row["error"] for row in rows if row["error"] is not None}
-    lines = [f"FAILED '{name}': {reason}" for name, reason in failed.items()]
+    lines = ["INTERRUPTED: what stands here is of the answers until then"] if body["interrupted"] else []
+    lines += [f"FAILED '{name}': {reason}" for name, reason in failed.items()]
     lossy = _names(row for row in rows if row["output"] == "lossy")
     if lossy:
         lines.append(f"LOSSY, other answers than the target's own: {lossy}")

@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
         raise SettingError(f"{args.out} is there already; name another file, or remove it")
     made = _made_up(args) if args.about is None else _about(args)
     write_atomically(Path(args.out), "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made).encode())
-    print(f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --prompts {args.out}")
+    print(
+        f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --target {args.target} "
+        f"--prompts {args.out} --out CORPUS"
+    )
     return 0
 
 

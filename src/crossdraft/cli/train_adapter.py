@@ -85,10 +85,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, a number where it is one. SettingError."""
+    """NAME=VALUE; true, false and numbers as such. SettingError."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise SettingError(f"--set is '{text}', must be NAME=VALUE, as num_heads=4")
+    if value in ("true", "false"):
+        return name, value == "true"
     for kind in (int, float):
         try:
             return name, kind(value)

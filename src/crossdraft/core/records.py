@@ -41,6 +41,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def cannot_write(path: Path, error: OSError) -> CrossdraftError:
     """One line for a file that could not be written: the cause, and what mends it."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return CrossdraftError(f"cannot write {path}: a file stands where a folder is needed; choose another place")
     cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
     return CrossdraftError(f"cannot write {path}: {error.strerror or error}; {cure}")
 

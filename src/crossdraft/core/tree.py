@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
 
+Array = np.ndarray
 Parents = Sequence[int] | Tensor
 
 
@@ -22,43 +24,44 @@ def check_parents(parents: Sequence[int]) -> None:
             )
 
 
-def _jumps(parents: Parents) -> Iterator[Int[Tensor, "N+1"]]:
+# what comes every round is computed by numpy, whose small operations cost a tenth of torch's
+
+
+def _jumps(parents: Parents) -> Iterator[Int[Array, "N+1"]]:
     """Each node's ancestor 1, 2, 4, ... levels up; N stands for "above the tree", also as the last entry."""
-    up = torch.as_tensor(parents, dtype=torch.long)
+    up = np.asarray(parents, dtype=np.int64)
     size = len(up)
-    jump = torch.full((size + 1,), size, dtype=torch.long, device=up.device)
-    jump[:size] = torch.where(up < 0, size, up)
-    while bool((jump < size).any()):
+    jump = np.full(size + 1, size)
+    jump[:size] = np.where(up < 0, size, up)
+    while (jump < size).any():
         yield jump
         jump = jump[jump]
 
 
 def depths(parents: Parents) -> Int[Tensor, "N"]:
     """Depth of each node; children of the root have depth 1."""
-    depth = torch.ones(len(parents) + 1, dtype=torch.long)
+    depth = np.ones(len(parents) + 1, dtype=np.int64)
     depth[-1] = 0
     for jump in _jumps(parents):
         depth = depth + depth[jump]
-    return depth[:-1]
+    return torch.from_numpy(depth[:-1])
 
 
 def ancestor_mask(parents: Parents) -> Bool[Tensor, "N N"]:
     """mask[i, j]: node j lies on the path from the root to node i, i itself included."""
     size = len(parents)
-    mask = torch.zeros(size + 1, size, dtype=torch.bool)
-    mask.fill_diagonal_(True)
+    mask = np.eye(size + 1, size, dtype=bool)
     for jump in _jumps(parents):
         mask = mask | mask[jump]
-    return mask[:-1]
+    return torch.from_numpy(mask[:-1])
 
 
-def extend_mask(mask: Bool[Tensor, "R N"], above: Int[Tensor, "K"]) -> Bool[Tensor, "K N+K"]:
+def extend_mask(mask: Bool[Array, "R N"], above: Int[Array, "K"]) -> Bool[Array, "K N+K"]:
     """What K new nodes see when each hangs under row ``above`` of ``mask``: what that row sees, and itself.
 
     For trees that grow level by level; the new nodes' columns lie behind the others.
     """
-    own = torch.eye(len(above), dtype=torch.bool, device=mask.device)
-    return torch.cat((mask[above], own), dim=1)
+    return np.concatenate((mask[above], np.eye(len(above), dtype=bool)), axis=1)
 
 
 def path_to(parents: Sequence[int], node: int) -> list[int]:
@@ -77,8 +80,8 @@ def leaves(parents: Sequence[int]) -> list[int]:
 
 
 def select(
-    values: Float[Tensor, "N"], parents: Int[Tensor, "N"], count: int
-) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"]]:
+    values: Float[Array, "N"], parents: Int[Array, "N"], count: int
+) -> tuple[Int[Array, "K"], Int[Array, "K"]]:
     """The best connected tree of ``count`` nodes (or all, if fewer): indices of its nodes, rising, and its parents.
 
     values: of whole paths (products of probabilities, or sums of their logarithms), so that a child never outvalues
@@ -86,13 +89,13 @@ def select(
     values the earlier nodes are kept; where nodes come level by level, those are the shallower ones.
     Source: Li et al., "EAGLE-2", arXiv 2406.16858, section 4.2 (re-ranking).
     """
-    kept = values.argsort(descending=True, stable=True)[:count].sort().values
+    kept = np.sort(np.argsort(-values, kind="stable")[:count])
     # the last entry is the root's: parent -1 indexes it
-    place = torch.full((len(values) + 1,), -1, dtype=torch.long, device=values.device)
-    place[kept] = torch.arange(len(kept), device=values.device)
+    place = np.full(len(values) + 1, -1)
+    place[kept] = np.arange(len(kept))
     above = parents[kept]
     renumbered = place[above]
-    assert torch.equal(renumbered < 0, above < 0), "a child outvalues its parent"
+    assert np.array_equal(renumbered < 0, above < 0), "a child outvalues its parent"
     return kept, renumbered
 
 
@@ -158,21 +161,21 @@ def static_tree(accuracies: Float[Tensor, "heads ranks"], count: int) -> StaticT
     Equal to adding the best connected node again and again. Source: Cai et al., "Medusa", arXiv 2401.10774,
     section 2.3.3.
     """
-    value = torch.ones(1, dtype=torch.float64)
-    above, worth, above_of, rank_of = torch.tensor([-1]), [], [], []
+    value = np.ones(1)
+    above, worth, above_of, rank_of = np.array([-1]), [], [], []
     num_ranks, nodes = accuracies.shape[1], 0
-    for level in accuracies.double():
-        worths = (value[:, None] * level).flatten()
+    for level in accuracies.double().numpy(force=True):
+        worths = (value[:, None] * level).ravel()
         # no tree of ``count`` nodes takes more than the best ``count`` of a level
-        best = worths.argsort(descending=True, stable=True)[:count].sort().values
+        best = np.sort(np.argsort(-worths, kind="stable")[:count])
         value = worths[best]
         worth.append(value)
         above_of.append(above[best // num_ranks])
         rank_of.append(best % num_ranks)
-        above = torch.arange(nodes, nodes + len(best))
+        above = np.arange(nodes, nodes + len(best))
         nodes += len(best)
-    kept, parents = select(torch.cat(worth), torch.cat(above_of), count)
-    return StaticTree(tuple(parents.tolist()), tuple(torch.cat(rank_of)[kept].tolist()))
+    kept, parents = select(np.concatenate(worth), np.concatenate(above_of), count)
+    return StaticTree(tuple(parents.tolist()), tuple(np.concatenate(rank_of)[kept].tolist()))
 
 
 EAGLE_1 = StaticTree.of_paths(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -52,12 +53,12 @@ class Draft:
     @cached_property
     def is_chain(self) -> bool:
         """Whether every node hangs under its predecessor."""
-        return bool((self.parents == torch.arange(-1, len(self) - 1)).all())
+        return bool((self.parents.numpy() == np.arange(-1, len(self) - 1)).all())
 
     @cached_property
     def depth(self) -> int:
         """Levels below the root: the length of the longest path."""
-        return len(self) if self.is_chain else int(depths(self.parents.tolist()).max())
+        return len(self) if self.is_chain else int(depths(self.parents).max())
 
     def children(self, node: int) -> list[int]:
         """Nodes directly under ``node`` (-1 is the root), in the order they were given."""

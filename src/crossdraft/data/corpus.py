@@ -70,6 +70,8 @@ class Corpus:
 def read_corpus(root: str | Path) -> Corpus:
     """The corpus in ``root``. DataError when there is none, it is not whole, or a reply has changed since."""
     root = Path(root)
+    if not (root / RECORD).exists():
+        raise DataError(f"{root}: holds no corpus; make one: crossdraft data answers --target DIR --out {root}")
     about = read_record(root / RECORD, KIND)
     if not about.get("whole"):
         raise DataError(
@@ -136,7 +138,7 @@ class CorpusWriter:
             for key, value in self.identity.items():
                 if about.get(key) != value:
                     raise DataError(
-                        f"{self.root}: is a corpus of another {key} ({_short(about.get(key))}, asked for is "
+                        f"{self.root}: is another corpus ('{key}' was {_short(about.get(key))}, now "
                         f"{_short(value)}); name another folder"
                     )
             self.whole = bool(about["whole"])

@@ -144,8 +144,8 @@ def _predicting(scores: Scores, verdict: Verdict, count: int) -> dict[int, Tenso
     """States of the rows that predicted the first ``count`` tokens of the step: the root's, then each node's."""
     if not scores.states:
         return {}
-    rows = [0, *(node + 1 for node in verdict.path)][:count]
-    return {layer: states[rows] for layer, states in scores.states.items()}
+    rows = torch.tensor([0, *(node + 1 for node in verdict.path)][:count])
+    return {layer: states.index_select(0, rows.to(states.device)) for layer, states in scores.states.items()}
 
 
 @dataclass

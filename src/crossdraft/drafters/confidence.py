@@ -9,9 +9,8 @@ import itertools
 import threading
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from crossdraft.drafters.length import Track
 
@@ -40,14 +39,14 @@ class Confidence:
         self._requests = itertools.count()
         self._lock = threading.Lock()
 
-    def factors(self) -> Float[Tensor, "depth"]:
+    def factors(self) -> Float[np.ndarray, "depth"]:
         """By what a node's own chance is multiplied, by its depth, at most 1: (kept + w f) / (promised + w), f the
         factor of the level above (1 at the top)."""
         factor, out = 1.0, []
         for promised, kept in zip(self._promised, self._kept, strict=True):
             factor = min(1.0, (kept + _WEIGHT * factor) / (promised + _WEIGHT))
             out.append(factor)
-        return torch.tensor(out, dtype=torch.float64)
+        return np.array(out)
 
     @property
     def pays(self) -> bool:

@@ -8,6 +8,7 @@ temperature, or are drawn from the head's own distribution without replacement f
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,6 +23,8 @@ from crossdraft.drafters.length import LengthChooser
 from crossdraft.drafters.shapes import Shape, chain_of, plan_of
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
+
+Array = np.ndarray
 
 _USUAL = 16
 """Nodes over which the cost of another row of a pass is averaged."""
@@ -98,8 +101,8 @@ class _Promise:
     """A dynamic tree that was sent, what its head promised of it by depth, what its round takes, and the chances of
     the nodes that were expanded and of the best child of each, summed."""
 
-    tokens: Int[Tensor, "N"]
-    parents: Int[Tensor, "N"]
+    tokens: Int[Array, "N"]
+    parents: Int[Array, "N"]
     by_depth: list[float]
     ms: float
     expanded: tuple[float, float]
@@ -108,10 +111,10 @@ class _Promise:
         """How deep what was said runs in it, whoever else had drafted the same."""
         node = -1
         for depth, token in enumerate(said):
-            below = ((self.parents == node) & (self.tokens == token)).nonzero()
+            below = np.flatnonzero((self.parents == node) & (self.tokens == token))
             if not len(below):
                 return depth
-            node = int(below[0, 0])
+            node = int(below[0])
         return len(said)
 
 
@@ -186,47 +189,53 @@ class FeatureSession:
         settings, head = self._settings, self._settings.head
         assert self._state is not None
         k = min(settings.branch, len(head.d2t))
-        best = head.log_probs(guess)[0].topk(k)
-        tokens, values, parents = [best.indices], [best.values], [torch.full((k,), -1, device=head.device)]
-        frontier = torch.arange(k, device=head.device)
-        guesses, word, worth = guess.expand(k, -1), best.indices, best.values
-        rows, factors = torch.arange(k, device=head.device), settings.confidence.factors()
-        seen = torch.zeros(k, 0, dtype=torch.bool, device=head.device)
-        made, used, told = k, 0, [torch.zeros(2, device=head.device)]
+        word, worth = _best(head.log_probs(guess), k)
+        word, worth = word[0], worth[0]
+        words, values, parents = [word], [worth], [np.full(k, -1)]
+        frontier = rows = np.arange(k)
+        guesses, factors = guess.expand(k, -1), settings.confidence.factors()
+        seen = np.zeros((k, 0), dtype=bool)
+        made, used, told = k, 0, np.zeros(2)
         for level in range(1, depth):
-            count = k if settings.nodes is not None else self._worth_expanding(worth, float(factors[level]))
+            count = k if settings.nodes is not None else self._worth_expanding(worth, factors[level])
             if not count:
                 break
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
             seen = extend_mask(seen, rows)
-            out = head.step(self._state, guesses[:count], self._embed(head.tokens(word)), level, used, seen)
-            below = head.log_probs(out).topk(k)
-            value = below.values + worth[:, None]
-            if settings.nodes is None:
-                told.append(torch.stack((worth, value[:, 0])).exp().sum(-1))
-            tokens.append(below.indices.flatten())
-            values.append(value.flatten())
-            parents.append(frontier.repeat_interleave(k))
-            best = values[-1].topk(k)
-            rows = best.indices // k
-            frontier = best.indices + made
-            guesses, word, worth = out[rows], tokens[-1][best.indices], best.values
+            embeds = self._embed(head.tokens(torch.from_numpy(word)))
+            parent = guesses[torch.from_numpy(rows)]
+            guesses = head.step(self._state, parent, embeds, level, used, torch.from_numpy(seen))
+            word, chance = _best(head.log_probs(guesses), k)
+            value = chance + worth[:, None]
+            told += np.exp((worth, value[:, 0])).sum(1)
+            words.append(word.ravel())
+            values.append(value.ravel())
+            parents.append(frontier.repeat(k))
+            best = np.argsort(-values[-1], kind="stable")[:k]
+            rows, frontier = best // k, best + made
+            word, worth = words[-1][best], values[-1][best]
             made, used = made + len(values[-1]), used + len(seen)
-        words = head.tokens(torch.cat(tokens)).cpu()
-        all_values, all_parents = torch.cat(values).cpu(), torch.cat(parents).cpu()
+        all_values, all_parents = np.concatenate(values), np.concatenate(parents)
         if settings.nodes is not None:
             kept, above = select(all_values, all_parents, settings.nodes)
-            return Draft(words[kept], above, source=settings.name)
-        depths = torch.arange(len(values)).repeat_interleave(torch.tensor([len(level) for level in values]))
-        chances = all_values.double().exp()
+            return self._drafted(np.concatenate(words)[kept], above)
+        depths = np.arange(len(values)).repeat([len(level) for level in values])
+        chances = np.exp(all_values.astype(np.float64))
         count, ms = self._count(all_values, chances * factors[depths], len(values) - 1)
         kept, above = select(all_values, all_parents, count)
-        promised = torch.zeros(len(values), dtype=torch.float64).index_add_(0, depths[kept], chances[kept])
-        reached, best_child = torch.stack(told).sum(0).tolist()
-        self._promise = _Promise(words[kept], above, promised.tolist(), ms, (reached, best_child))
-        return Draft(words[kept], above, source=settings.name)
+        promised = np.bincount(depths[kept], chances[kept], len(values))
+        draft = self._drafted(np.concatenate(words)[kept], above)
+        reached, best_child = told.tolist()
+        self._promise = _Promise(draft.tokens.numpy(), above, promised.tolist(), ms, (reached, best_child))
+        return draft
 
-    def _worth_expanding(self, worth: Float[Tensor, "k"], factor: float) -> int:
+    def _drafted(self, words: Int[Array, "N"], parents: Int[Array, "N"]) -> Draft:
+        """A tree of indices into the draft vocabulary."""
+        settings = self._settings
+        tokens = settings.head.tokens(torch.from_numpy(words)).cpu()
+        return Draft(tokens, torch.from_numpy(parents), source=settings.name)
+
+    def _worth_expanding(self, worth: Float[Array, "k"], factor: float) -> int:
         """How many of the frontier's best nodes to expand; 0: another level costs more than it can bring.
 
         A node brings what its best child can be expected to be right, less what the child's row costs a pass; all
@@ -237,22 +246,21 @@ class FeatureSession:
         """
         settings = self._settings
         plain_ms = settings.pass_ms[0]
-        gain = worth.exp() * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
-        count, brings = torch.stack(((gain > 0).sum(), gain.clamp(min=0).sum())).tolist()  # one wait
-        return int(count) if brings > self._level_ms / plain_ms else 0
+        gain = np.exp(worth) * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
+        pays = gain > 0
+        return int(pays.sum()) if gain[pays].sum() > self._level_ms / plain_ms else 0
 
     @property
     def _level_ms(self) -> float:
         settings = self._settings
         return 0.1 * settings.pass_ms[0] if settings.level_ms is None else settings.level_ms
 
-    def _count(self, values: Float[Tensor, "M"], chances: Float[Tensor, "M"], levels: int) -> tuple[int, float]:
+    def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], levels: int) -> tuple[int, float]:
         """How many nodes give the most expected tokens per millisecond, what ``levels`` levels of drafting and
         digesting have taken included, and how long such a round takes. chances: of being accepted."""
-        pass_ms = self._settings.pass_ms
-        best = values.argsort(descending=True, stable=True)[:MAX_NODES]
-        emitted = torch.cat((torch.ones(1, dtype=torch.float64), 1.0 + chances[best].cumsum(0)))
-        costs = torch.tensor(pass_ms[: len(best) + 1], dtype=torch.float64) + (levels + 1) * self._level_ms
+        best = np.argsort(-values, kind="stable")[:MAX_NODES]
+        emitted = np.concatenate(([1.0], 1.0 + chances[best].cumsum()))
+        costs = np.array(self._settings.pass_ms[: len(best) + 1]) + (levels + 1) * self._level_ms
         count = int((emitted / costs).argmax())
         return count, float(costs[count])
 
@@ -307,3 +315,9 @@ class FeatureSession:
                 law[order[row, rank]] = 1
             probs[node, head.d2t] = law / law.sum()
         return word
+
+
+def _best(log_probs: Float[Tensor, "S V"], k: int) -> tuple[Int[Array, "S k"], Float[Array, "S k"]]:
+    """Indices and values of the k best of each row, by falling value, on the CPU."""
+    best = log_probs.topk(k)
+    return best.indices.numpy(force=True), best.values.numpy(force=True)

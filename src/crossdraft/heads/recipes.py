@@ -4,9 +4,9 @@ Weights of the losses, passes and decays are the papers'. What decides how long 
 caller's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from crossdraft.core.errors import SettingError
 from crossdraft.heads.feature import FeatureHead, FeatureHeadConfig, eagle_layer, fusion_taps
@@ -42,12 +42,29 @@ class Recipe:
     noise: float = 0.0
 
 
+_OF_THE_TARGET = ("layer", "hidden_size", "vocab_size")
+
+
+def _check(kind: type, own: Mapping[str, Any], *also: str) -> None:
+    """SettingError unless ``own`` are settings of ``kind`` that can be given, with values of their types."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in _OF_THE_TARGET}
+    for name, value in own.items():
+        if name not in hints:
+            raise SettingError(f"a head has no setting '{name}'; known: {', '.join((*also, *hints))}")
+        hint = hints[name]
+        allowed = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
+        if value not in allowed and type(value) not in allowed:
+            named = ", ".join(str(getattr(one, "__name__", one)) for one in allowed)
+            raise SettingError(f"{name} is {value!r}, must be one of: {named}")
+
+
 def _feature(**fixed: Any) -> Callable[..., FeatureHead]:
     def build(
         target: DecoderConfig, *, intermediate_size: int | None = None, branches: str | None = None, **own: Any
     ) -> FeatureHead:
         """branches: of a compressor, with commas between them."""
         layer = eagle_layer(target, intermediate_size)
+        _check(FeatureHeadConfig, own, "intermediate_size", "branches")
         settings = {**fixed, **own}
         if branches is not None:
             if settings.get("visual") is None:
@@ -61,6 +78,7 @@ def _feature(**fixed: Any) -> Callable[..., FeatureHead]:
 
 
 def _medusa(target: DecoderConfig, **own: Any) -> MedusaHead:
+    _check(MedusaConfig, own)
     return MedusaHead(MedusaConfig(hidden_size=target.hidden_size, vocab_size=target.vocab_size, **own))
 
 
@@ -88,5 +106,7 @@ RECIPES: dict[str, Recipe] = {
 def recipe_of(name: str) -> Recipe:
     """The recipe of a trained method. SettingError for another name."""
     if name not in RECIPES:
-        raise SettingError(f"'{name}' is no drafting head that can be trained; known: {', '.join(RECIPES)}")
+        raise SettingError(
+            f"'{name}' is no drafting head that can be trained; known: {', '.join(RECIPES)}, medusa2"
+        )
     return RECIPES[name]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossdraft.core.errors import DataError
+from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.data.paired import PairedSample, read_instruction_dataset
 from crossdraft.data.scenes import write_streams
+from crossdraft.data.scenes.writer import SEED_STEP
 from crossdraft.extraction.jobs import choose_jobs, jobs_of
 
 STREAMS, TEXT = "streams", "league"
@@ -55,6 +56,8 @@ def read_prompt_set(source: str | Path, limit: int, part: str = HELD_OUT) -> Pro
     Raises DataError when there are none.
     """
     if str(source) == STREAMS:
+        if limit > CLIPS * SEED_STEP:
+            raise SettingError(f"limit is {limit}, but '{STREAMS}' has {CLIPS * SEED_STEP} prompts at most")
         with tempfile.TemporaryDirectory(prefix="crossdraft-") as root:
             write_streams(root, -(-limit // CLIPS), min(limit, CLIPS), seed=_SEEDS[part])
             return _of_clips(STREAMS, read_instruction_dataset(root), limit)

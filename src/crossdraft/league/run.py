@@ -36,6 +36,7 @@ from crossdraft.league.prompts import STREAMS, TEXT, TUNE, PromptSet, read_promp
 KIND = "league"
 MODES = ("own", "equal", "best")
 LIMIT = 16
+BUDGET = {"nodes": 16, "depth": 6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ class LeagueConfig:
     temperatures: tuple[float, ...] = (0.0,)
     seeds: tuple[int, ...] = (0, 1, 2)
     mode: str = "own"
-    nodes: int = 16
-    depth: int = 6
+    nodes: int | None = None
+    depth: int | None = None
     repeats: int = 2
     max_new_tokens: int = 128
     traces: int = 2
@@ -78,10 +79,13 @@ class LeagueConfig:
         if self.seed < 0 or min(self.seeds, default=0) < 0:
             raise SettingError("a seed is negative; give whole numbers from 0 on")
         for name in ("limit", "nodes", "depth", "repeats"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, must be 1 or more")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SettingError(f"{name} is {value}, must be 1 or more")
         if self.mode not in MODES:
             raise SettingError(f"unknown mode '{self.mode}'; choose one of {', '.join(MODES)}")
+        for name in BUDGET:
+            if getattr(self, name) is not None and self.mode != "equal":
+                raise SettingError(f"{name} is for mode equal, and the mode is {self.mode}; leave it out")
         if not self.temperatures or not self.methods or not self.seeds:
             raise SettingError("a league needs at least one method, one temperature and one seed")
         if len(set(self.temperatures)) < len(self.temperatures):
@@ -92,6 +96,8 @@ class LeagueConfig:
         for method in self.names:
             find("method", dict.fromkeys(METHODS, "builtins:object"), method)
         for what, folder in (("heads", self.heads), ("adapters", self.adapters)):
+            if folder is not None and folder.is_file():
+                raise SettingError(f"{folder} is a file; name the folder of {what} that it lies in")
             if folder is not None and not folder.is_dir():
                 raise SettingError(f"there is no folder of {what} {folder}; train some, or leave it out")
         pick_dtype(self.dtype, pick_device(self.device), engine=True)
@@ -103,6 +109,11 @@ class LeagueConfig:
         return tuple(dict.fromkeys((PLAIN, *chosen)))
 
     @property
+    def budget(self) -> dict[str, int]:
+        """Of a draft in mode equal."""
+        return {name: most if (own := getattr(self, name)) is None else own for name, most in BUDGET.items()}
+
+    @property
     def source(self) -> str:
         """Where prompts come from."""
         return self.prompts or (STREAMS if self.target == NANO else TEXT)
@@ -112,7 +123,8 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
     """The body of a league's record: rows, costs of passes, traces, tuning, where it all came from.
 
     Raises DataError, SettingError and CheckpointError for what cannot be read, before weights are loaded where that
-    is possible, and what plain decoding raises. A method that fails is a row with its reason.
+    is possible, and what plain decoding raises. A method that fails is a row with its reason. Interrupted, it ends
+    with what the whole heats so far gave, and says so; before the first one it raises KeyboardInterrupt.
     """
     start = time.perf_counter()
     report("reading prompts", 0, 0)
@@ -139,17 +151,20 @@ def run_league(config: LeagueConfig, report: Report = silent) -> dict[str, Any]:
         max_new_tokens=config.max_new_tokens, traces=config.traces, seed=config.seed, report=report,
     )  # fmt: skip
     report("re-scoring answers", 0, 0)
-    rows = league_rows(results, methods, config.temperatures, Auditor(pair.target, prompts), config.seed)
+    played = tuple(t for t in config.temperatures if (t, PLAIN) in results.played)
+    rows = league_rows(results, methods, played, Auditor(pair.target, prompts), config.seed)
     report("timing passes", 0, 0)
     sync = torch.cuda.synchronize if source.device.startswith("cuda") else None
     return {
         **_told(config, pair, source, held_out),
+        "temperatures": played,
+        "interrupted": results.interrupted,
         "rows": [asdict(row) for row in rows],
         "tau_differences": tau_differences(rows, config.seed),
         "verify_costs": verify_costs(pair.target, prompts[0], sync=sync),
         "round_shares": round_shares(
             bench,
-            [m for m in methods if m.name not in results.failures],
+            [] if results.interrupted else [m for m in methods if m.name not in results.failures],
             prompts[0],
             max_new_tokens=min(64, config.max_new_tokens),
             sync=sync,
@@ -168,7 +183,7 @@ def _settle(
     """The methods with the settings that they shall run with, and how these were found."""
     methods = [METHODS[name](setup) for name in config.names]
     if config.mode == "equal":
-        return with_budget(methods, config.nodes, config.depth), None
+        return with_budget(methods, **config.budget), None
     if tuning is None:
         return methods, None
     methods, told = tune(
@@ -180,10 +195,10 @@ def _settle(
 
 def _told(config: LeagueConfig, pair: Pair, source: Source, prompts: PromptSet) -> dict[str, Any]:
     settings = asdict(replace(config, heads=None, adapters=None))
-    for name in ("methods", "prompts", "target", "dtype", "device", "threads", "heads", "adapters"):
+    for name in ("methods", "prompts", "target", "dtype", "device", "threads", "heads", "adapters", *BUDGET):
         del settings[name]
-    if config.mode != "equal":
-        del settings["nodes"], settings["depth"]
+    if config.mode == "equal":
+        settings |= config.budget
     return {
         "target": pair.target.name, "event_model": None if pair.event_model is None else pair.event_model.name,
         "dtype": source.dtype, "device": source.device, "threads": torch.get_num_threads(),

@@ -209,7 +209,7 @@ class Engine:
             return block_starts(end, *sizes, self.attention_dtype, self.device, threads)
 
         shape = tree_shape(tuple(parents), first, num_rows, self.device)
-        return TreePlan.build(shape, base, self.pins, starts)
+        return TreePlan(shape, base, self.pins, starts)
 
     @torch.inference_mode()
     def sketch(self, token: int, cache: DenseCache, ahead: int, skip: frozenset[int]) -> Float[Tensor, "1 V"]:

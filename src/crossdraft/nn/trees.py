@@ -102,37 +102,40 @@ class Group:
 
 @dataclass(frozen=True)
 class TreePlan:
-    """Where the rows of one piece of a tree pass look.
-
-    positions (S,): the root's, ``base``, + depth. raw_end: key slots that hold every row written so far.
-    """
+    """Where the rows of one piece of a tree pass look, under a root at position ``base``."""
 
     shape: TreeShape
-    positions: Int[Tensor, "S"]
     base: int
-    raw_end: int
-    groups: tuple[Group, ...]
+    pins: Pins
+    starts: Starts
 
-    @classmethod
-    def build(cls, shape: TreeShape, base: int, pins: Pins, starts: Starts) -> "TreePlan":
-        """Plan ``shape`` under a root at position ``base``."""
-        device, last = shape.paths.device, base + shape.rows - 1
-        positions = shape.depths[shape.first :] + base
-        ends = (positions // pins.bucket + 1) * pins.bucket
+    @cached_property
+    def positions(self) -> Int[Tensor, "S"]:
+        """The root's, + depth."""
+        return torch.from_numpy(self._positions).to(self.shape.paths.device)
+
+    @property
+    def _positions(self) -> Int[Array, "S"]:
+        return self.shape.depths[self.shape.first :] + self.base
+
+    @property
+    def _last(self) -> int:
+        return self.base + self.shape.rows - 1
+
+    @cached_property
+    def raw_end(self) -> int:
+        """Key slots that hold every row written so far."""
+        return key_end(max(int(self._positions.max()), self._last), self.pins.bucket)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """How the values are laid out; our own kernel does not need to know."""
+        shape, base, starts = self.shape, self.base, self.starts
+        ends = (self._positions // self.pins.bucket + 1) * self.pins.bucket
         end = int(ends.max())
-        if int(ends.min()) == end and last < next((s for s in starts(end) if s > base), end):
-            groups = [Group(end, torch.arange(len(ends), device=device), shape.paths)]
-        else:
-            groups = [
-                _lay(shape, base, np.flatnonzero(ends == e), e, starts(e)) for e in sorted(set(ends.tolist()))
-            ]
-        return cls(
-            shape=shape,
-            positions=torch.from_numpy(positions).to(device),
-            base=base,
-            raw_end=max(end, key_end(last, pins.bucket)),
-            groups=tuple(groups),
-        )
+        if int(ends.min()) == end and self._last < next((s for s in starts(end) if s > base), end):
+            return (Group(end, torch.arange(len(ends), device=shape.paths.device), shape.paths),)
+        return tuple(_lay(shape, base, np.flatnonzero(ends == e), e, starts(e)) for e in sorted(set(ends.tolist())))
 
 
 def _lay(shape: TreeShape, base: int, chosen: Array, end: int, starts: Sequence[int]) -> Group:

@@ -112,7 +112,7 @@ def train_head(
         "target": target, "answers": lessons.digest, "train": len(pupil.train),
         "network": asdict(pupil.head.config), **{k: v for k, v in asdict(config).items() if k not in apart},
     }  # fmt: skip
-    about = plain(about)
+    about = plain({"name": about["name"], **about})
     if config.freeze_output:
         about["freeze_output"] = True
     if config.start != "random":  # what was begun before there was a choice is gone on with

@@ -45,7 +45,7 @@ def streams_of(num_streams: int, num_clips: int, seed: int = 0, kind: str = "dri
         SettingError: no streams, more than SEED_STEP of them, no clips, an unknown kind, a negative seed.
     """
     if not 1 <= num_streams <= SEED_STEP:
-        raise SettingError(f"{num_streams} streams, must be 1 to {SEED_STEP}")
+        raise SettingError(f"{num_streams} streams are asked for, must be 1 to {SEED_STEP}")
     if seed < 0:
         raise SettingError(f"seed is {seed}, must be 0 or more")
     return [make_stream(SEED_STEP * seed + i, num_clips, kind) for i in range(num_streams)]
