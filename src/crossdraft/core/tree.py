@@ -29,7 +29,7 @@ def check_parents(parents: Sequence[int]) -> None:
 
 def _jumps(parents: Parents) -> Iterator[Int[Array, "N+1"]]:
     """Each node's ancestor 1, 2, 4, ... levels up; N stands for "above the tree", also as the last entry."""
-    up = np.asarray(parents, dtype=np.int64)
+    up = parents.numpy(force=True) if isinstance(parents, Tensor) else np.asarray(parents, dtype=np.int64)
     size = len(up)
     jump = np.full(size + 1, size)
     jump[:size] = np.where(up < 0, size, up)
@@ -61,7 +61,12 @@ def extend_mask(mask: Bool[Array, "R N"], above: Int[Array, "K"]) -> Bool[Array,
 
     For trees that grow level by level; the new nodes' columns lie behind the others.
     """
-    return np.concatenate((mask[above], np.eye(len(above), dtype=bool)), axis=1)
+    count, before = len(above), mask.shape[1]
+    out = np.zeros((count, before + count), dtype=bool)
+    out[:, :before] = mask[above]
+    new = np.arange(count)
+    out[new, before + new] = True
+    return out
 
 
 def path_to(parents: Sequence[int], node: int) -> list[int]:

@@ -109,12 +109,13 @@ class _Promise:
 
     def kept(self, said: tuple[int, ...]) -> int:
         """How deep what was said runs in it, whoever else had drafted the same."""
-        node = -1
+        places = zip(self.parents.tolist(), self.tokens.tolist(), strict=True)
+        child = {place: node for node, place in enumerate(places)}
+        below: int | None = -1
         for depth, token in enumerate(said):
-            below = np.flatnonzero((self.parents == node) & (self.tokens == token))
-            if not len(below):
+            below = child.get((below, token))
+            if below is None:
                 return depth
-            node = int(below[0])
         return len(said)
 
 
@@ -202,8 +203,8 @@ class FeatureSession:
                 break
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
             seen = extend_mask(seen, rows)
-            embeds = self._embed(head.tokens(torch.from_numpy(word)))
-            parent = guesses[torch.from_numpy(rows)]
+            embeds = self._embed(torch.from_numpy(head.words[word]))
+            parent = guesses.index_select(0, torch.from_numpy(rows).to(guesses.device))
             guesses = head.step(self._state, parent, embeds, level, used, torch.from_numpy(seen))
             word, chance = _best(head.log_probs(guesses), k)
             value = chance + worth[:, None]
@@ -232,7 +233,7 @@ class FeatureSession:
     def _drafted(self, words: Int[Array, "N"], parents: Int[Array, "N"]) -> Draft:
         """A tree of indices into the draft vocabulary."""
         settings = self._settings
-        tokens = settings.head.tokens(torch.from_numpy(words)).cpu()
+        tokens = torch.from_numpy(settings.head.words[words])
         return Draft(tokens, torch.from_numpy(parents), source=settings.name)
 
     def _worth_expanding(self, worth: Float[Array, "k"], factor: float) -> int:
@@ -246,9 +247,10 @@ class FeatureSession:
         """
         settings = self._settings
         plain_ms = settings.pass_ms[0]
+        # by falling worth
         gain = np.exp(worth) * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
-        pays = gain > 0
-        return int(pays.sum()) if gain[pays].sum() > self._level_ms / plain_ms else 0
+        count = int((gain > 0).sum())
+        return count if gain[:count].sum() > self._level_ms / plain_ms else 0
 
     @property
     def _level_ms(self) -> float:

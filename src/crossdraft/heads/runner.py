@@ -58,6 +58,7 @@ class HeadRunner:
             )
             self._turns = rotations(shape, shape.max_positions + _BEYOND, dtype, self.device)
         self.d2t = head.d2t.to(self.device)
+        self.words = head.d2t.numpy(force=True)
         self._is_whole = len(head.d2t) == shape.vocab_size
 
     @property
