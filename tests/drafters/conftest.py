@@ -27,6 +27,7 @@ class Oracle:
     def __init__(self, table: Tensor, opinion: Opinion) -> None:
         self.table, self.opinion = table, opinion
         self.d2t, self.config = torch.arange(len(table)), SimpleNamespace(taps=(LAST,))
+        self.words = self.d2t.numpy()
         self.texts: list[list[int]] = []
         self.levels: list[int] = []
 
