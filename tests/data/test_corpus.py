@@ -89,7 +89,7 @@ def test_an_unfinished_corpus_is_not_read(tmp_path: Path) -> None:
     _write(tmp_path, [_reply(1)], finish=False)
     with pytest.raises(DataError, match="is not finished"):
         read_corpus(tmp_path)
-    with pytest.raises(DataError, match="no such record"):
+    with pytest.raises(DataError, match="holds no corpus"):
         read_corpus(tmp_path / "elsewhere")
 
 
