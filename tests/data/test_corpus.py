@@ -112,7 +112,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
 def test_another_identity_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, [_reply(1)], finish=False)
     with (
-        pytest.raises(DataError, match="another settings"),
+        pytest.raises(DataError, match="is another corpus"),
         CorpusWriter(tmp_path, {**IDENTITY, "settings": {"temperatures": [0.5]}}),
     ):
         pass
