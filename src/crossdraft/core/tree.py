@@ -104,6 +104,20 @@ def select(
     return kept, renumbered
 
 
+def spelling(tokens: Tensor | Array, parents: Tensor | Array, text: Iterable[int]) -> list[int]:
+    """The nodes of the path that spells ``text``, as far as the tree has it; of equal siblings the first."""
+    child: dict[tuple[int, int], int] = {}
+    for node, place in enumerate(zip(parents.tolist(), tokens.tolist(), strict=True)):
+        child.setdefault(place, node)
+    path = [-1]
+    for token in text:
+        below = child.get((path[-1], token))
+        if below is None:
+            break
+        path.append(below)
+    return path[1:]
+
+
 def graft(
     tokens: Int[Tensor, "N"], parents: Int[Tensor, "N"], chain: Int[Tensor, "K"]
 ) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
@@ -111,15 +125,10 @@ def graft(
 
     As far as the tree has the chain's tokens on one path already, its nodes serve for both.
     """
-    at, shared = -1, 0
-    for token in chain:
-        same = ((parents == at) & (tokens == token)).nonzero()
-        if not len(same):
-            break
-        at, shared = int(same[0, 0]), shared + 1
-    rest = chain[shared:]
+    shared = spelling(tokens, parents, chain.tolist())
+    rest = chain[len(shared) :]
     below = torch.arange(len(tokens) - 1, len(tokens) - 1 + len(rest))
-    below[:1] = at
+    below[:1] = shared[-1] if shared else -1
     return torch.cat((tokens, rest)), torch.cat((parents, below))
 
 

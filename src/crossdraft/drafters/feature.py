@@ -16,7 +16,7 @@ from torch import Tensor
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
-from crossdraft.core.tree import EAGLE_1, StaticTree, extend_mask, select
+from crossdraft.core.tree import EAGLE_1, StaticTree, extend_mask, select, spelling
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
@@ -109,14 +109,7 @@ class _Promise:
 
     def kept(self, said: tuple[int, ...]) -> int:
         """How deep what was said runs in it, whoever else had drafted the same."""
-        places = zip(self.parents.tolist(), self.tokens.tolist(), strict=True)
-        child = {place: node for node, place in enumerate(places)}
-        below: int | None = -1
-        for depth, token in enumerate(said):
-            below = child.get((below, token))
-            if below is None:
-                return depth
-        return len(said)
+        return len(spelling(self.tokens, self.parents, said))
 
 
 class FeatureSession:

@@ -107,12 +107,12 @@ def train_head(
     """
     out = Path(out)
     pupil = Pupil(lessons, train, held_out, config)
-    apart = ("settings", "device", "minutes", "start", "freeze_output")
+    apart = ("name", "settings", "device", "minutes", "start", "freeze_output")
     about = {
-        "target": target, "answers": lessons.digest, "train": len(pupil.train),
+        "name": config.name, "target": target, "answers": lessons.digest, "train": len(pupil.train),
         "network": asdict(pupil.head.config), **{k: v for k, v in asdict(config).items() if k not in apart},
     }  # fmt: skip
-    about = plain({"name": about["name"], **about})
+    about = plain(about)
     if config.freeze_output:
         about["freeze_output"] = True
     if config.start != "random":  # what was begun before there was a choice is gone on with
