@@ -1,6 +1,5 @@
 """Whole runs: load, hand over to ``bench`` or ``training``, return the record's body."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -144,7 +143,7 @@ def train_on_corpus(
     corpora: one, or several, whose answers are learned as if they were of one. clips: the data set that the answers
     of a video target are about; None: the one that each corpus names. held_out: a corpus to judge by; None: the
     share ``validation`` of the groups of ``corpora``. online: the target's states are computed anew for every
-    batch; else they are kept beside the first corpus, for the next training. Raises DataError for answers of
+    batch; else they are kept beside each corpus, for the next training. Raises DataError for answers of
     another target, and what reading these raises.
     """
     shared = config.heads if isinstance(config, JointTraining) else config
@@ -178,9 +177,14 @@ def train_on_corpus(
         train = list(range(len(lessons) - len(read[-1].replies)))
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
-    asked_of = "".join(str(corpus.about["sha256"]) for corpus in read)
-    digest = f"{mark[:8]}-{hashlib.sha256(asked_of.encode()).hexdigest()[:8]}"
-    keep = None if online else Path(given[0]) / f"states-{digest}"
+    keep = (
+        None
+        if online
+        else [
+            (Path(corpus.root) / f"states-{mark[:8]}-{str(corpus.about['sha256'])[:8]}", len(corpus.replies))
+            for corpus in read
+        ]
+    )
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
     )

@@ -47,10 +47,10 @@ def unrolled(drafting: FeatureHead, text: Any, passes: int) -> list[dict[int, Te
     reading = drafting.read(
         text.embeds[None, 1:], text.taps(drafting)[None, :-1], text.is_visual[1:], torch.tensor([P])
     )
-    first = int((reading.source < P - 1).sum())
-    outs = drafting.unroll(reading, passes, detach=True, first=first)
-    where = reading.source[first:].tolist()
-    return [{t: out[0, i] for i, t in enumerate(where) if i >= j} for j, out in enumerate(outs)]
+    taught = reading.source >= P - 1
+    outs = drafting.unroll(reading, passes, detach=True, taught=taught[None])
+    where = reading.source.tolist()
+    return [{t: out[0, i] for i, t in enumerate(where) if t >= P - 1 + j} for j, out in enumerate(outs)]
 
 
 def begun(runner: HeadRunner, text: Any, length: int = P) -> tuple[HeadState, Tensor]:

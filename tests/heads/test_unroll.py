@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossdraft.heads.feature import FeatureHead, Reading, chain_mask
+from crossdraft.heads.feature import FeatureHead, Reading
 from crossdraft.heads.visual import VisualConfig
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -92,39 +92,37 @@ def reading_of(head: FeatureHead, make: Callable[..., Any], pictures: bool) -> R
     return head.read(embeds[:, 1:], states[:, :-1], None if is_visual is None else is_visual[1:])
 
 
+def blocks(reading: Reading, begins: tuple[int, int], counts: tuple[int, int]) -> Tensor:
+    """(B, T): an answer's entries in each of two sequences."""
+    place = torch.arange(reading.embeds.shape[1])
+    return torch.stack([(place >= b) & (place < b + n) for b, n in zip(begins, counts, strict=True)])
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("late", [0, 3])
+@pytest.mark.parametrize("taught", [None, (8, 7), (7, 3)])
 @torch.no_grad()
-def test_a_chain_is_what_it_would_be_alone(kind: str, late: int, head: Any, said: Any) -> None:
+def test_a_chain_is_what_it_would_be_alone(kind: str, taught: tuple[int, int] | None, head: Any, said: Any) -> None:
+    """Also where answers begin and end at different places."""
     name, settings = KINDS[kind]
     passes, drafting = 4, head(name, **settings)
     reading = reading_of(drafting, said, drafting.visual is not None)
     steps = reading.embeds.shape[1]
-    first = late and steps - 8
-    outs = drafting.unroll(reading, passes, detach=True, first=first)
-    assert [tuple(out.shape) for out in outs] == [(2, steps - first, 16)] * passes
+    begins, ends = (steps - 8, steps - 8), (steps, steps)
+    there = None
+    if taught is not None:
+        begins, ends = (steps - 8, steps - 7), (steps - 8 + taught[0], steps - 7 + taught[1])
+        there = blocks(reading, begins, taught)  # type: ignore[arg-type]
+    outs = drafting.unroll(reading, passes, detach=True, taught=there)
+    assert [tuple(out.shape) for out in outs] == [(2, steps, 16)] * passes
     for row in range(2):
-        for begins in range(max(first, steps - 8), steps - passes + 1):
-            for j, own in enumerate(chain(drafting, reading, row, begins, passes)):
-                torch.testing.assert_close(outs[j][row, begins + j - first], own, atol=1e-11, rtol=1e-9)
-
-
-@torch.no_grad()
-def test_chains_that_begin_late_are_the_same_chains(head: Any, said: Any) -> None:
-    drafting = head("eagle3")
-    reading = reading_of(drafting, said, False)
-    whole, late = (drafting.unroll(reading, 3, detach=False, first=first) for first in (0, 5))
-    for j in range(3):
-        torch.testing.assert_close(late[j][:, j:], whole[j][:, 5 + j :], atol=1e-12, rtol=1e-10)
-
-
-def test_no_later_entry_is_seen() -> None:
-    """What entry t of pass j may look at never lies behind t, and is exactly t + 1 entries, each once."""
-    for steps, first, j in ((7, 0, 0), (7, 0, 3), (9, 4, 2), (5, 2, 1)):
-        mask = chain_mask(steps, first, j, torch.device("cpu"))[0, 0]
-        entry = torch.cat([torch.arange(steps), *(torch.arange(first, steps) for _ in range(j))])
-        for t in range(first + j, steps):
-            assert sorted(entry[mask[t - first]].tolist()) == list(range(t + 1))
+        for first in range(begins[row], ends[row]):
+            length = min(passes, ends[row] - first)
+            for j, own in enumerate(chain(drafting, reading, row, first, length)):
+                torch.testing.assert_close(outs[j][row, first + j], own, atol=1e-11, rtol=1e-9)
+        if there is not None:
+            for j, out in enumerate(outs):
+                computed = there[row] & (torch.arange(steps) >= begins[row] + j)
+                assert not out[row, ~computed].any() and bool(out[row, computed].any(-1).all())
 
 
 @pytest.mark.parametrize("detach", [True, False])

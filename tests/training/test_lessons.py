@@ -122,7 +122,25 @@ def test_kept_states_are_the_online_ones(lessons: Any, tmp_path: Path) -> None:
 def test_two_processes_keep_what_one_does(lessons: Any, tmp_path: Path) -> None:
     alone, together = lessons(keep=tmp_path / "one"), lessons(keep=tmp_path / "two", processes=2)
     assert alone.kept is not None and together.kept is not None
-    assert torch.equal(alone.kept, together.kept) and float(alone.kept.abs().sum()) > 0
+    assert torch.equal(alone.kept[0], together.kept[0]) and float(alone.kept[0].abs().sum()) > 0
+
+
+def test_each_corpus_keeps_its_own(lessons: Any, tmp_path: Path) -> None:
+    """A corpus that others are added to is not read anew, whichever place it has among them."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    lessons(given=some()[:7], keep=first)
+    for order in ((0, 7, 20), (7, 0, 20)):
+        given = some()[7:] + some()[:7] if order[0] else some()
+        places = [(second, 13), (first, 7)] if order[0] else [(first, 7), (second, 13)]
+        seen, report = told()
+        both = lessons(given=given, keep=places, report=report)
+        assert bool(seen) == (order[0] == 0), "the second is read once, the first was before"
+        online = lessons(given=given)
+        for at in ([0, 12, 13, 19], [6, 7]):
+            want = online.batch(at)
+            torch.testing.assert_close(both.batch(at).states[-1], _padless(want.states[-1], want))
+    with pytest.raises(DataError, match="the corpora have 21 answers, 20 were given"):
+        lessons(keep=[(first, 7), (second, 14)])
 
 
 def test_a_process_that_dies_is_told_and_nothing_counts_as_kept(

@@ -206,39 +206,42 @@ class FeatureHead(nn.Module):
         return x, x if norm is None else norm(x)
 
     def unroll(
-        self, reading: Reading, passes: int, *, detach: bool, first: int = 0
-    ) -> list[Float[Tensor, "B T-first D"]]:
+        self, reading: Reading, passes: int, *, detach: bool, taught: Bool[Tensor, "B T"] | None = None
+    ) -> list[Float[Tensor, "B T D"]]:
         """Guessed features as drafting would make them, for chains that begin at every entry at once.
 
         Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1
         made of entry t - 1, and it attends to the target's features up to where its chain began and to its own
-        chain behind. Chains begin at entries from ``first`` on, and so does what is returned; entries t < first + j
-        belong to no chain. detach: gradients stay within a pass (HASS), else they flow through it (EAGLE-3).
+        chain behind. taught: entries at which chains begin, one block in each sequence (its answer); None: all.
+        What is returned elsewhere, and at the first j entries of a block, belongs to no chain and is 0. detach:
+        gradients stay within a pass (HASS), else they flow through it (EAGLE-3).
         Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered
         by the entry's own position here, by where the chain began there).
         """
-        steps, direct = reading.embeds.shape[1], reading.direct
-        cos, sin = rope_table(self.config.layer.frequencies(), reading.positions[None])
-        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
-        embeds, feats = reading.embeds, reading.feats
-        keys, values, outs = [], [], []
+        attn, embeds = self.layer.self_attn, reading.embeds
+        cos, sin = (x.unsqueeze(2) for x in rope_table(self.config.layer.frequencies(), reading.positions[None]))
+        x, read = self.inputs(embeds, reading.feats, reading.direct)
+        q, keys, values = attn.project(read, cos, sin)
+        chains = _Chains(torch.ones_like(embeds[..., 0], dtype=torch.bool) if taught is None else taught)
+        rows = chains.rows
+        x, q = x[rows.sequence, rows.entry], q[rows.sequence, rows.entry]
+        own: list[tuple[Tensor, Tensor]] = []
+        outs = []
         for j in range(passes):
-            x, read = self.inputs(embeds, feats, direct)
-            q, k, v = self.layer.self_attn.project(read, cos, sin)
-            keys.append(k)
-            values.append(v)
-            if j == 0 and first:
-                # in front of the chains, keys and values are all that is needed
-                x, q, cos, sin = x[:, first:], q[:, first:], cos[:, first:], sin[:, first:]
-                embeds, feats = embeds[:, first:], feats[:, first:]
-                direct = None if direct is None else direct[:, first:]
-            mask = None if j == 0 and not first else chain_mask(steps, first, j, x.device)
-            seen = self.layer.self_attn.mix(q, torch.cat(keys, 1), torch.cat(values, 1), mask)
-            x = self.layer.feed(x + seen)
-            outs.append(x)
-            guessed = x.detach() if detach else x
-            guessed = self.blend(guessed, reading.context)
-            feats = torch.cat((feats[:, :1].to(guessed.dtype), guessed[:, :-1]), dim=1)
+            shifted = [(chains.later(k, j - i), chains.later(v, j - i)) for i, (k, v) in enumerate(own, 1)]
+            seen = attn.attend(chains.blocks(q, rows), keys, values, chains.mask(j), shifted)
+            guessed = self.layer.feed(x + attn.o_proj(seen[rows.sequence, rows.offset]))
+            outs.append(guessed.new_zeros(embeds.shape).index_put((rows.sequence, rows.entry), guessed))
+            if j + 1 == passes:
+                break
+            feats = (guessed.detach() if detach else guessed)[~rows.is_last]
+            rows = chains.rows_of(j + 1)
+            if reading.context is not None:
+                feats = self.blend(feats[:, None], reading.context[rows.sequence])[:, 0]
+            direct = None if reading.direct is None else reading.direct[rows.sequence, rows.entry]
+            x, read = self.inputs(embeds[rows.sequence, rows.entry], feats, direct)
+            q, k, v = (part[0] for part in attn.project(read[None], cos[:, rows.entry], sin[:, rows.entry]))
+            own.append((chains.blocks(k, rows), chains.blocks(v, rows)))
         return outs
 
     # -- tokens ----------------------------------------------------------------------------------------------------
@@ -252,13 +255,51 @@ class FeatureHead(nn.Module):
         return nn.functional.linear(out, head.to(out.dtype))
 
 
-def chain_mask(steps: int, first: int, j: int, device: torch.device) -> Bool[Tensor, "1 1 T-first keys"]:
-    """Which keys entry t >= first sees in pass j: of pass 0 (all entries) those up to t - j, of pass i >= 1
-    (entries from ``first``) the one at t - (j - i)."""
-    column = torch.arange(steps, device=device)[None, :]
-    row, own = column.T[first:], column[:, first:]
-    blocks = [column <= row - j, *(own == row - (j - i) for i in range(1, j + 1))]
-    return torch.cat(blocks, dim=1)[None, None]
+@dataclass(frozen=True)
+class _Rows:
+    """Entries of all sequences, one after the other: where they are, and whether each is the last of its block.
+
+    offset: places behind the first entry of the block.
+    """
+
+    sequence: Int[Tensor, "R"]
+    entry: Int[Tensor, "R"]
+    offset: Int[Tensor, "R"]
+    is_last: Bool[Tensor, "R"]
+
+
+class _Chains:
+    """Entries at which chains begin, one block a sequence, so that nothing else is computed: as rows, and, for
+    attention, as blocks (B, S, ...) that all begin at 0."""
+
+    def __init__(self, taught: Bool[Tensor, "B T"]) -> None:
+        self.steps = taught.shape[1]
+        count = taught.sum(1)
+        self.begins = taught.int().argmax(1)
+        sequence, entry = taught.nonzero(as_tuple=True)
+        offset = entry - self.begins[sequence]
+        self.rows = _Rows(sequence, entry, offset, offset == count[sequence] - 1)
+        self.longest = int(count.max())
+
+    def rows_of(self, j: int) -> _Rows:
+        """Entries of pass j."""
+        rows, there = self.rows, self.rows.offset >= j
+        return _Rows(rows.sequence[there], rows.entry[there], rows.offset[there], rows.is_last[there])
+
+    def blocks(self, values: Float[Tensor, "R H d"], rows: _Rows) -> Float[Tensor, "B S H d"]:
+        """The rows' values in their blocks, 0 elsewhere."""
+        empty = values.new_zeros(len(self.begins), self.longest, *values.shape[1:])
+        return empty.index_put((rows.sequence, rows.offset), values)
+
+    def later(self, blocks: Float[Tensor, "B S H d"], by: int) -> Float[Tensor, "B S H d"]:
+        """At each place, what was ``by`` places before."""
+        return nn.functional.pad(blocks, (0, 0, 0, 0, by, -by)) if by else blocks
+
+    def mask(self, j: int) -> Bool[Tensor, "B 1 S T"]:
+        """Entries as the target says them that a chain's row sees in pass j: those up to where the chain began."""
+        place = torch.arange(max(self.longest, self.steps), device=self.begins.device)
+        upto = self.begins[:, None] + place[: self.longest] - j
+        return (place[: self.steps] <= upto[..., None])[:, None]
 
 
 Drafts = TypeVar("Drafts", bound=FeatureHead | MedusaHead)

@@ -168,21 +168,27 @@ class Attention(nn.Module):
         cos, sin: (B or 1, T, 1, d / 2).
         """
         batch, steps, _ = x.shape
-        q = self.q_proj(x).view(batch, steps, self.cfg.num_heads, -1)
+        q = self.q_proj(x).view(batch, steps, self.cfg.num_heads, self.cfg.head_dim)
         cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # under autocast, q is narrower than x
         q = _rotate(q, cos, sin)
-        k = _rotate(self.k_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1), cos, sin)
-        v = self.v_proj(x).view(batch, steps, self.cfg.num_kv_heads, -1)
+        k = _rotate(self.k_proj(x).view(batch, steps, self.cfg.num_kv_heads, self.cfg.head_dim), cos, sin)
+        v = self.v_proj(x).view(batch, steps, self.cfg.num_kv_heads, self.cfg.head_dim)
         return q, k, v
 
-    def mix(
+    def attend(
         self,
         q: Float[Tensor, "B T H d"],
         k: Float[Tensor, "B K h d"],
         v: Float[Tensor, "B K h d"],
         mask: Tensor | None,
-    ) -> Float[Tensor, "B T D"]:
-        """Attend and project out. mask: bool, broadcastable to (B, H, T, K), True = may attend; None for causal."""
+        own: Sequence[tuple[Float[Tensor, "B T h d"], Float[Tensor, "B T h d"]]] = (),
+    ) -> Float[Tensor, "B T H*d"]:
+        """What each row sees. mask: bool, broadcastable to (B, H, T, K), True = may attend; None for causal.
+
+        own: further keys and values, each row's own: (keys, values) hold one for every row, which nobody else sees.
+        """
+        if own:
+            return self._attend_with(q, k, v, mask, own)
         grouped = self.cfg.num_heads != self.cfg.num_kv_heads
         if grouped and mask is not None and q.is_cuda:
             # the fused kernel that takes a mask takes no groups, and what takes both writes every score to memory
@@ -196,7 +202,41 @@ class Attention(nn.Module):
             is_causal=mask is None,
             enable_gqa=grouped,
         )
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        return out.transpose(1, 2).flatten(2)
+
+    def _attend_with(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Written out: as columns of a fused kernel's matrix a row's own keys would be computed for all rows."""
+        batch, rows, heads, size = q.shape
+        groups, keys = k.shape[2:0:-1]
+        q = (q * size**-0.5).view(batch, rows, groups, heads // groups, size)
+        many = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, -1, size)
+        scores = many @ k.permute(0, 2, 3, 1).reshape(batch * groups, size, keys)
+        fine = torch.promote_types(q.dtype, torch.float32)
+        scores = scores.view(batch, groups, -1, rows, keys).to(fine)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
+        near = torch.stack([(q * key[:, :, :, None]).sum(-1) for key, _ in own], dim=-1)
+        parts = torch.cat((scores, near.permute(0, 2, 3, 1, 4).to(fine)), dim=-1).softmax(-1).to(v.dtype)
+        far, near = parts.split((keys, len(own)), dim=-1)
+        mixed = far.reshape(batch * groups, -1, keys) @ v.transpose(1, 2).reshape(batch * groups, keys, size)
+        out = mixed.view(batch, groups, -1, rows, size).permute(0, 3, 1, 2, 4)
+        near = near.permute(4, 0, 3, 1, 2)[..., None]
+        for share, (_, value) in zip(near, own, strict=True):
+            out = out + share * value[:, :, :, None]
+        return out.reshape(batch, rows, heads * size)
+
+    def mix(
+        self,
+        q: Float[Tensor, "B T H d"],
+        k: Float[Tensor, "B K h d"],
+        v: Float[Tensor, "B K h d"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "B T D"]:
+        """``attend``, projected out."""
+        out: Tensor = self.o_proj(self.attend(q, k, v, mask))
+        return out
 
     def forward(self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         """x: the input, normalised; mask: as ``mix``, over the rows' own keys."""

@@ -135,17 +135,18 @@ def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V
 class SoftLabels:
     """What the target says at K positions, for losses through the head that are taken several times.
 
-    wanted: the weighted distributions, all terms added up; weight: their sums; entropy: what makes of the
-    cross-entropy the weighted terms; all float32.
+    wanted: the weighted distributions, all terms added up; entropy: what makes of the cross-entropy the weighted
+    terms; all float32. rows: the positions that are meant, of those in ``wanted``; None: all.
     """
 
     wanted: Float[Tensor, "K V"]
     weight: Float[Tensor, "K"]
     entropy: Float[Tensor, "K"]
+    rows: Int[Tensor, "R"] | None = None
 
     def at(self, rows: Int[Tensor, "R"]) -> "SoftLabels":
-        """Those of some positions."""
-        return SoftLabels(self.wanted[rows], self.weight[rows], self.entropy[rows])
+        """Those of some positions; nothing over the vocabulary is copied."""
+        return SoftLabels(self.wanted, self.weight[rows], self.entropy[rows], rows)
 
 
 def soft_labels(config: LossConfig, target_logits: Float[Tensor, "K V"]) -> SoftLabels:
@@ -171,32 +172,33 @@ def soft_ce(logits: Float[Tensor, "K V"], labels: SoftLabels) -> Float[Tensor, "
     """``weight * log sum exp(logits) - wanted . logits + entropy``, float32: the weighted sum of the terms that
     made the labels. Its gradient is computed with it, on a CPU a few positions at a time, so that a vocabulary's
     worth of numbers for each position passes through memory once and not a dozen times."""
-    values: Tensor = _SoftCE.apply(logits, labels.wanted, labels.weight)
+    values: Tensor = _SoftCE.apply(logits, labels.wanted, labels.weight, labels.rows)
     return values + labels.entropy
 
 
 class _SoftCE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
         learns = ctx.needs_input_grad[0]
         slope = torch.empty_like(logits) if learns else None
         values = torch.empty_like(weight)
-        for part in _parts(wanted):
+        for part in _parts(logits):
             own = logits[part].float()
+            label = wanted[part] if rows is None else wanted[rows[part]]
             lse = own.logsumexp(-1)
             # a product and a sum: autocast would take a dot product in bfloat16
-            values[part] = weight[part] * lse - (wanted[part] * own).sum(-1)
+            values[part] = weight[part] * lse - (label * own).sum(-1)
             if slope is not None:
                 own = own - lse[:, None]  # the logits may be float32 themselves: nothing is written into them
-                slope[part] = own.exp_().mul_(weight[part][:, None]).sub_(wanted[part])
+                slope[part] = own.exp_().mul_(weight[part][:, None]).sub_(label)
         if slope is not None:
             ctx.save_for_backward(slope)
         return values
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return slope * grad[:, None].to(slope.dtype), None, None
+        return slope * grad[:, None].to(slope.dtype), None, None, None
 
 
 _CACHED = 1 << 19

@@ -300,16 +300,14 @@ class Pupil:
     # -- feature heads ---------------------------------------------------------------------------------------------
 
     def _guess(self, head: FeatureHead, batch: Batch, passes: int) -> tuple[list[Tensor], Int[Tensor, "T"]]:
-        """Guessed features of every pass, and the original number of each entry."""
+        """Guessed features of every pass at the entries that belong to chains, and the original number of each."""
         states = torch.cat([batch.states[layer] for layer in head.config.taps], dim=-1)[:, :-1]
         if head.training and self.recipe.noise:
             noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
             states = states + noise * (512 / states.shape[1])
         reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:], batch.prompt)
-        # chains begin where the first answer does
-        first = int((reading.source < int(batch.prompt.min()) - 1).sum())
-        outs = head.unroll(reading, passes, detach=self.recipe.detach, first=first)
-        return outs, reading.source[first:]
+        taught = _entries(batch, reading.source, 0)
+        return head.unroll(reading, passes, detach=self.recipe.detach, taught=taught), reading.source
 
     def _learn_features(self, head: FeatureHead, batch: Batch) -> Tensor:
         config = self.recipe.loss

@@ -68,8 +68,9 @@ class Lessons:
     """Answers with a frozen target to look at them.
 
     decoder: the target's, with its weights; layers: whose states are wanted, -1 the last behind its norm.
-    keep: a folder for a file of all states; None: computed anew for every batch. processes: that fill that file
-    (on a CPU, one thread each).
+    keep: a folder for a file of all states, or one for each of the corpora that the lessons are of, with how many
+    of them are its own, in their order; None: computed anew for every batch. processes: that fill such a file (on a
+    CPU, one thread each).
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Lessons:
         layers: Sequence[int],
         *,
         device: torch.device | str = "cpu",
-        keep: Path | None = None,
+        keep: Path | Sequence[tuple[Path, int]] | None = None,
         processes: int = 1,
         report: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
@@ -91,7 +92,11 @@ class Lessons:
         self.lengths = np.array([len(lesson.ids) for lesson in self.lessons])
         self.width, self.dtype = decoder.config.hidden_size, decoder.embed_tokens.weight.dtype
         self._epoch: tuple[object, Sequence[int], list[np.ndarray]] | None = None
-        self.kept = None if keep is None else self._keep(keep, processes, report)
+        self.kept: list[Tensor] | None = None
+        """Of each corpus: the mapped states of its lessons, end to end, (positions, layers * D)."""
+        if keep is not None:
+            parts = [(keep, len(self.lessons))] if isinstance(keep, Path) else list(keep)
+            self._keep(parts, processes, report)
 
     @property
     def num_tokens(self) -> int:
@@ -101,11 +106,17 @@ class Lessons:
     @cached_property
     def digest(self) -> str:
         """What is taught: by this a training is known again."""
-        sha = hashlib.sha256()
-        for lesson in self.lessons:
-            sha.update(repr((lesson.ids, lesson.prompt, lesson.scene)).encode())
-        for scene in self.scenes:
-            sha.update(scene.detach().cpu().float().numpy().tobytes())
+        return self._digest(range(len(self.lessons)))
+
+    def _digest(self, places: Iterable[int]) -> str:
+        """Of some lessons and their pictures, whatever other lessons there are."""
+        sha, numbers = hashlib.sha256(), dict[int, int]()
+        for place in places:
+            lesson = self.lessons[place]
+            scene = None if lesson.scene is None else numbers.setdefault(lesson.scene, len(numbers))
+            sha.update(repr((lesson.ids, lesson.prompt, scene)).encode())
+        for scene in numbers:
+            sha.update(self.scenes[scene].detach().cpu().float().numpy().tobytes())
         return sha.hexdigest()
 
     def counts(self, places: Sequence[int]) -> Int[Tensor, "V"]:
@@ -162,13 +173,32 @@ class Lessons:
 
     # -- states that are kept --------------------------------------------------------------------------------------
 
-    def _keep(self, folder: Path, processes: int, report: Callable[[str, int, int], None]) -> Tensor:
-        """The mapped states of all lessons, end to end: (positions, layers * D) of the target's dtype."""
-        self._starts = np.concatenate(([0], np.cumsum(self.lengths)))
-        shape = (int(self._starts[-1]), len(self.layers) * self.width)
+    def _keep(
+        self, parts: Sequence[tuple[Path, int]], processes: int, report: Callable[[str, int, int], None]
+    ) -> None:
+        """Map the states of each corpus, so that a corpus which more are added to is not read anew."""
+        counts = [count for _, count in parts]
+        if sum(counts) != len(self.lessons):
+            raise DataError(f"the corpora have {sum(counts)} answers, {len(self.lessons)} were given")
+        self._part = np.repeat(np.arange(len(parts)), counts)
+        apart = np.split(self.lengths, np.cumsum(counts)[:-1])
+        self._starts = np.concatenate([lengths.cumsum() - lengths for lengths in apart])
+        mark = _weights_digest(self.decoder)
+        # nothing counts as kept before all of it is
+        self.kept = [
+            self._keep_one(folder, np.flatnonzero(self._part == number), mark, processes, report)
+            for number, (folder, _) in enumerate(parts)
+        ]
+
+    def _keep_one(
+        self, folder: Path, places: Int[np.ndarray, "n"], mark: str, processes: int,
+        report: Callable[[str, int, int], None],
+    ) -> Float[Tensor, "positions layers_D"]:  # fmt: skip
+        """The mapped states of the lessons at ``places``, end to end, of the target's dtype."""
+        shape = (int(self.lengths[places].sum()), len(self.layers) * self.width)
         card = {
-            "answers": self.digest, "layers": list(self.layers), "dtype": str(self.dtype), "shape": list(shape),
-            "target": _weights_digest(self.decoder),
+            "answers": self._digest(places.tolist()), "layers": list(self.layers), "dtype": str(self.dtype),
+            "shape": list(shape), "target": mark,
         }  # fmt: skip
         path, told = folder / FEATURES, folder / FEATURES_CARD
         size = shape[0] * shape[1] * torch.finfo(self.dtype).bits // 8
@@ -183,8 +213,7 @@ class Lessons:
         if whole:
             return mapped
         told.unlink(missing_ok=True)
-        self.kept = None
-        order = np.argsort(self.lengths, kind="stable")
+        order = places[np.argsort(self.lengths[places], kind="stable")]
         pools = [order[start : start + POOL] for start in range(0, len(order), POOL)]
         many = processes if self.device.type == "cpu" else 1
         # forked, they share the weights and the mapped file
@@ -224,14 +253,15 @@ class Lessons:
             batch = self.batch(places)
             joined = torch.cat([batch.states[layer] for layer in self.layers], dim=-1)
             for row, place in enumerate(places):
-                mapped[self._starts[place] : self._starts[place + 1]] = joined[row, : self.lengths[place]].cpu()
+                start = self._starts[place]
+                mapped[start : start + self.lengths[place]] = joined[row, : self.lengths[place]].cpu()
 
     def _kept_states(self, places: Sequence[int] | np.ndarray, steps: int) -> dict[int, Tensor]:
         assert self.kept is not None
-        out = self.kept.new_zeros(len(places), steps, len(self.layers) * self.width)
+        out = self.kept[0].new_zeros(len(places), steps, len(self.layers) * self.width)
         for row, place in enumerate(places):
-            rows = self.kept[self._starts[place] : self._starts[place + 1]]
-            out[row, : len(rows)] = rows
+            start, length = self._starts[place], self.lengths[place]
+            out[row, :length] = self.kept[self._part[place]][start : start + length]
         parts = out.to(self.device).split(self.width, dim=-1)
         return dict(zip(self.layers, parts, strict=True))
 

@@ -288,6 +288,8 @@ class _Generator:
         from transformers import AutoModelForCausalLM, GenerationConfig
         from transformers.utils import logging
 
+        from crossdraft.training.batched import pack_linears
+
         logging.disable_progress_bar()
         folder = target.folder
         weight_files(folder)  # refuses pickles with a clear line
@@ -299,12 +301,15 @@ class _Generator:
         # nothing but what we ask for: a checkpoint's own settings (penalties, top-k) would give another law
         model.generation_config = GenerationConfig()
         self._model, self._device = model.eval().to(target.device), torch.device(target.device)
+        pack_linears(model)
         self._ends = end_tokens(folder, read_json(folder / "config.json"))
         self._max_new_tokens = target.max_new_tokens
 
     @torch.inference_mode()
     def __call__(self, work: _Work) -> list[tuple[int, ...]]:
         from transformers import GenerationConfig
+
+        from crossdraft.training.batched import roomy_cache
 
         prompts, temperature, seed = work
         width = max(map(len, prompts))
@@ -320,7 +325,7 @@ class _Generator:
         )  # fmt: skip
         ids, seen = ids.to(self._device), seen.to(self._device)
         said: list[list[int]] = [[] for _ in prompts]
-        live, cache = list(range(len(prompts))), None
+        live, cache = list(range(len(prompts))), roomy_cache(self._model.config.num_hidden_layers)
         own_noise = torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
         with own_noise, many_lengths(self._device):
             torch.manual_seed(seed)
