@@ -13,7 +13,7 @@ _ROOM = 64
 """Positions that a layer's cache grows by."""
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class _RoomyLayer(DynamicLayer):
     """Keys and values with room for further ones: a new token is written behind them, where transformers' own layer
     copies all of them for every token."""
 
