@@ -186,7 +186,7 @@ def test_a_head_under_another_methods_name_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "msd", tmp_path):
         folder.mkdir(exist_ok=True)
         shutil.copy(own, folder / own.name)
-        with pytest.raises(SettingError, match="holds a head 'eagle3', which does not draft for 'msd'"):
+        with pytest.raises(SettingError, match="is a head 'eagle3', which does not draft for 'msd'"):
             find_head("msd", nano, tmp_path)
     assert find_head("eagle3", nano, tmp_path) == tmp_path / own.name
 

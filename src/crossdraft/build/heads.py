@@ -54,19 +54,21 @@ def find_head(name: str, target_folder: str | Path, heads: str | Path | None = N
     and SettingError for the file of another method.
     """
     method = SAME_WEIGHTS.get(name, name)
+
+    def checked(path: Path) -> Path:
+        if (found := read_head_card(path).method) != method:
+            raise SettingError(f"{path} is a head '{found}', which does not draft for '{name}'")
+        return path
+
     if heads is not None and Path(heads).is_file():
-        if (found := read_head_card(heads).method) != method:
-            raise SettingError(f"{heads} is a head '{found}', which does not draft for '{name}'")
-        return Path(heads)
+        return checked(Path(heads))
     if heads is not None and not Path(heads).exists():
         raise CheckpointError(f"there is no head {heads}; name a head's file, its folder, or a folder of heads")
     built_in = nano_heads(target_folder)
     root = Path(heads) if heads is not None else built_in or Path(target_folder) / HEADS_FOLDER
     for folder in (root, root / method):
         if (folder / HEAD).is_file():
-            if (found := read_head_card(folder).method) != method:
-                raise SettingError(f"{folder} holds a head '{found}', which does not draft for '{name}'")
-            return folder / HEAD
+            return checked(folder / HEAD)
     raise CheckpointError(
         f"no head '{method}' for this target in {root}; train one: crossdraft train head {method} --target DIR "
         f"--data CORPUS --out {root / method}"

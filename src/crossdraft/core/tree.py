@@ -1,6 +1,6 @@
 """Pure functions on a tree's parent array. A chain is the tree with parents[i] == i - 1; -1 is the root."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,18 +104,22 @@ def select(
     return kept, renumbered
 
 
-def spelling(tokens: Tensor | Array, parents: Tensor | Array, text: Iterable[int]) -> list[int]:
-    """The nodes of the path that spells ``text``, as far as the tree has it; of equal siblings the first."""
+def descend(tokens: Tensor | Array, parents: Tensor | Array, wanted: Callable[[int], int | None]) -> list[int]:
+    """The nodes of the path that is walked down as long as some child of the last node (-1: the root) is the token
+    that is ``wanted`` there; of equal siblings the first."""
     child: dict[tuple[int, int], int] = {}
     for node, place in enumerate(zip(parents.tolist(), tokens.tolist(), strict=True)):
         child.setdefault(place, node)
     path = [-1]
-    for token in text:
-        below = child.get((path[-1], token))
-        if below is None:
-            break
+    while (token := wanted(path[-1])) is not None and (below := child.get((path[-1], token))) is not None:
         path.append(below)
     return path[1:]
+
+
+def spelling(tokens: Tensor | Array, parents: Tensor | Array, text: Iterable[int]) -> list[int]:
+    """The nodes of the path that spells ``text``, as far as the tree has it."""
+    said = iter(text)
+    return descend(tokens, parents, lambda node: next(said, None))
 
 
 def graft(

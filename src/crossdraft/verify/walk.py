@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
+from crossdraft.core.tree import descend
 from crossdraft.core.types import Draft, Verdict
 
 
@@ -26,11 +27,7 @@ def follow(draft: Draft, own: Int[Tensor, "S"]) -> Verdict:
     if draft.is_chain:
         accepted = int((own[:-1] == draft.tokens).cumprod(0).sum())
         return Verdict(tuple(range(accepted)), int(own[accepted]))
-    choice, tokens, parents = own.tolist(), draft.tokens.tolist(), draft.parents.tolist()
     # the first of several equal siblings wins; their subtrees may differ, the emitted text cannot
-    child = {(parents[i], tokens[i]): i for i in reversed(range(len(tokens)))}
-    node, path = -1, []
-    while (below := child.get((node, choice[node + 1]))) is not None:
-        node = below
-        path.append(node)
-    return Verdict(tuple(path), choice[node + 1])
+    choice = own.tolist()
+    path = descend(draft.tokens, draft.parents, lambda node: int(choice[node + 1]))
+    return Verdict(tuple(path), choice[(path or [-1])[-1] + 1])

@@ -71,8 +71,8 @@ static const lanes SIGN = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 
 /* rows [queries | keys | values] of `turned` + `plain` numbers. The first `turned` are pairs and turn by the row's angle
  * (cosine, sine for each pair of a head of dim; `turn_step` floats from row to row), the first `queries` of them are scaled.
  * q (rows, queries), k (rows, turned - queries), v (rows, plain), float32. */
-void crossdraft_split(const bf16 *x, const float *turns, float *q, float *k, float *v, long rows, long queries, long turned,
-                      long plain, long dim, long turn_step, float scale)
+static void split(const bf16 *x, const float *turns, float *q, float *k, float *v, long rows, long queries, long turned,
+                  long plain, long dim, long turn_step, float scale)
 {
 	for (long r = 0; r < rows; r++, x += turned + plain, turns += turn_step) {
 		for (long at = 0; at < turned; at += dim) {
@@ -120,7 +120,7 @@ static void add(bf16 *x, const bf16 *y, long count)
 		narrow(wide(x + c) + wide(y + c), x + c);
 }
 
-/* q, k and v of rows x, behind the input norm where `normed`; the rest as crossdraft_split. 0 without memory, here and below */
+/* q, k and v of rows x, behind the input norm where `normed`; the rest as split. 0 without memory, here and below */
 int crossdraft_project(const layer *of, const bf16 *x, int normed, const float *turns, long turn_step, float *q, float *k,
                        float *v, long rows, int threads)
 {
@@ -134,7 +134,7 @@ int crossdraft_project(const layer *of, const bf16 *x, int normed, const float *
 	}
 	int done = apply(&of->qkv, x, all, rows, threads);
 	if (done)
-		crossdraft_split(all, turns, q, k, v, rows, queries, queries + keys, keys, of->dim, turn_step, of->scale);
+		split(all, turns, q, k, v, rows, queries, queries + keys, keys, of->dim, turn_step, of->scale);
 	free(space);
 	return done;
 }
