@@ -50,6 +50,31 @@ def test_the_tree_is_the_one_found_by_trying(
 
 
 @torch.inference_mode()
+def test_nothing_is_expanded_whose_children_cannot_be_kept(
+    tiny: Any, prompt: Prompt, begin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few nodes cost fewer rows of the head than many; that they are the same nodes is tried above."""
+    from crossdraft.heads.runner import HeadRunner
+
+    rows: list[int] = []
+    step = HeadRunner.step
+
+    def counted(self: Any, state: Any, guesses: Any, *rest: Any) -> Any:
+        rows.append(len(guesses))
+        return step(self, state, guesses, *rest)
+
+    monkeypatch.setattr(HeadRunner, "step", counted)
+    spent = []
+    for nodes in (60, 12, 4, 1):
+        rows.clear()
+        begin(replace(tiny.drafter("eagle2"), branch=4, depth=5, nodes=nodes), tiny.target, prompt, SAID).propose(
+            99
+        )
+        spent.append(sum(rows))
+    assert spent[0] == 16 and spent == sorted(set(spent), reverse=True) and spent[-1] == 0
+
+
+@torch.inference_mode()
 def test_limits_of_the_tree(tiny: Any, prompt: Prompt, begin: Any) -> None:
     drafter = tiny.drafter("eagle2")
     for room in (1, 2, 4):

@@ -5,6 +5,7 @@ its guesses stays; from there it guesses on. Children are the most probable toke
 temperature, or are drawn from the head's own distribution without replacement for a rule that wants that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -191,7 +192,10 @@ class FeatureSession:
         seen = np.zeros((k, 0), dtype=bool)
         made, used, told = k, 0, np.zeros(2)
         for level in range(1, depth):
-            count = k if settings.nodes is not None else self._worth_expanding(worth, factors[level])
+            if settings.nodes is None:
+                count = self._worth_expanding(worth, factors[level])
+            else:
+                count = _can_matter(worth, values, settings.nodes)
             if not count:
                 break
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
@@ -310,6 +314,15 @@ class FeatureSession:
                 law[order[row, rank]] = 1
             probs[node, head.d2t] = law / law.sum()
         return word
+
+
+def _can_matter(worth: Float[Array, "k"], values: Sequence[Float[Array, "n"]], nodes: int) -> int:
+    """How many of the frontier's best nodes may have children among the ``nodes`` best of all: no child is worth
+    more than its parent, and of equal ones the earlier is kept. The tree is the same as if all were expanded."""
+    known = np.concatenate(values)
+    if len(known) < nodes:
+        return len(worth)
+    return int((worth > np.partition(known, -nodes)[-nodes]).sum())
 
 
 def _best(log_probs: Float[Tensor, "S V"], k: int) -> tuple[Int[Array, "S k"], Float[Array, "S k"]]:
