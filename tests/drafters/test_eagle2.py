@@ -87,18 +87,20 @@ def test_limits_of_the_tree(tiny: Any, prompt: Prompt, begin: Any) -> None:
 
 
 def grown(
-    told: Any, branch: int, depth: int, row: float, level: float
+    told: Any, branch: int, depth: int, row: float, level: float, further: float = 0.0
 ) -> list[list[tuple[tuple[int, ...], float]]]:
     """Nodes and their chances, level by level: of the best of each level those are expanded that bring more than a
-    row costs, if all of them bring more than a level costs. Costs are shares of a pass without a draft."""
+    row costs, if all of them bring more than a level costs. Costs are shares of a pass without a draft; a level
+    costs ``level``, and ``further`` for each node but one that is expanded in it."""
     levels = []
     frontier = [((), 1.0)]
     while frontier and len(levels) < depth:
         levels.append(
             [((*path, token), c * exp(own)) for path, c in frontier for token, own in told.children(path, branch)]
         )
-        frontier = [(path, c) for path, c in sorted(levels[-1], key=lambda n: -n[1])[:branch] if c > row]
-        if sum(c - row for _, c in frontier) <= level:
+        best = sorted(levels[-1], key=lambda n: -n[1])[:branch]
+        frontier = [(path, c) for path, c in best if c > row + further]
+        if sum(c - row - further for _, c in frontier) <= level - further:
             break
     return levels
 
@@ -108,20 +110,26 @@ def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any
     """The number with the most expected tokens per millisecond, drafting included, over all candidates."""
     told = retell(tiny.head("eagle"), tiny.target, prompt, SAID)
     sizes, grew = [], []
-    for slope, level_ms in ((0.0005, 1e-9), (0.002, 1e-9), (0.02, 0.3), (0.04, 1e-9), (0.08, 1e-9), (1.0, 1e-9)):
-        settings = {"costs": Priced(slope), "branch": 4, "depth": 4, "level_ms": level_ms}
+    for slope, level_ms, further_ms in (
+        (0.0005, 1e-9, 0.0), (0.002, 1e-9, 0.0), (0.02, 0.3, 0.0), (0.04, 1e-9, 0.0), (0.08, 1e-9, 0.0),
+        (1.0, 1e-9, 0.0), (0.002, 0.01, 0.05),
+    ):  # fmt: skip
+        settings = {"costs": Priced(slope), "branch": 4, "depth": 4, "level_ms": (level_ms, further_ms)}
         draft = begin(replace(tiny.drafter("eagle2"), **settings), tiny.target, prompt, SAID).propose(99)
         plain = 1.0 + slope
-        levels = grown(told, 4, 4, slope / plain, level_ms / plain)
+        levels = grown(told, 4, 4, slope / plain, level_ms / plain, further_ms / plain)
         best = sorted((node for level in levels for node in level), key=lambda node: -node[1])
-        emitted, rates = 1.0, [1.0 / (plain + len(levels) * level_ms)]
+        drafting = level_ms + sum(level_ms + (len(level) // 4 - 1) * further_ms for level in levels[1:])
+        emitted, rates = 1.0, [1.0 / (plain + drafting)]
         for _, chance in best[:MAX_NODES]:
             emitted += chance
-            rates.append(emitted / (plain + slope * len(rates) + len(levels) * level_ms))
+            rates.append(emitted / (plain + slope * len(rates) + drafting))
         count = rates.index(max(rates))
         assert set(paths(draft)) == {path for path, _ in best[:count]}
         sizes.append(len(draft))
         grew.append([len(level) for level in levels])
+    dear, narrow = grew.pop(), sizes.pop()
+    assert dear == [4, 16, 12] and 0 < narrow < sizes[1], "fewer are expanded where each costs"
     assert grew[0] == [4, 16, 16, 16] and [4, 16] in grew and grew[-1] == [4], "all, some and no further levels"
     assert grew[3] == [4, 16, 12, 4], "and one behind part of a frontier"
     assert sizes == sorted(set(sizes), reverse=True) and sizes[-1] == 0

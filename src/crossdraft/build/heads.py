@@ -148,8 +148,14 @@ def _medusa_tree(
     return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)
 
 
-def level_ms(runner: HeadRunner, rows: int) -> float:
-    """Milliseconds of one level of drafting, the median of a few, output head included."""
+def level_ms(runner: HeadRunner, rows: int) -> tuple[float, float]:
+    """Milliseconds of a level of drafting that expands one node, and of each further node up to ``rows`` of them;
+    medians of a few, output head included."""
+    one = _level_of(runner, 1)
+    return one, max(0.0, _level_of(runner, rows) - one) / (rows - 1) if rows > 1 else 0.0
+
+
+def _level_of(runner: HeadRunner, rows: int) -> float:
     shape = runner.config.layer
     width = shape.hidden_size
     state = runner.idle_state(64 + 2 * rows)

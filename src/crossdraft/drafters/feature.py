@@ -43,7 +43,8 @@ class FeatureDrafter:
         ``static``; "chain": one child each.
     depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs and by how
     far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one all.
-    level_ms: measured time of one level; None: a tenth of a target step is assumed.
+    level_ms: measured time of one level, or (of one of a single node, of each further node expanded in it); None: a
+        tenth of a target step is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
     Raises SettingError for values that make no sense.
@@ -57,12 +58,13 @@ class FeatureDrafter:
     nodes: int | None = None
     static: StaticTree = EAGLE_1
     sampling: Sampling | None = None
-    level_ms: float | None = None
+    level_ms: float | tuple[float, float] | None = None
     name: ClassVar[str] = "feature"
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
     pass_ms: list[float] = field(init=False, repr=False, compare=False)
     row_ms: float = field(init=False, repr=False, compare=False)
+    level: tuple[float, float] = field(init=False, repr=False, compare=False)
     confidence: Confidence = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class FeatureDrafter:
         pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
         object.__setattr__(self, "pass_ms", pass_ms)
         object.__setattr__(self, "row_ms", (pass_ms[_USUAL] - pass_ms[0]) / _USUAL)
+        level = 0.1 * pass_ms[0] if self.level_ms is None else self.level_ms
+        object.__setattr__(self, "level", level if isinstance(level, tuple) else (level, 0.0))
         object.__setattr__(self, "confidence", Confidence(pass_ms[0], self.depth))
 
     def _cut(self, fixed: StaticTree) -> StaticTree:
@@ -190,7 +194,7 @@ class FeatureSession:
         frontier = rows = np.arange(k)
         guesses, factors = guess.expand(k, -1), settings.confidence.factors()
         seen = np.zeros((k, 0), dtype=bool)
-        made, used, told = k, 0, np.zeros(2)
+        made, used, told, spent_ms = k, 0, np.zeros(2), settings.level[0]  # that of digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
                 count = self._worth_expanding(worth, factors[level])
@@ -198,6 +202,7 @@ class FeatureSession:
                 count = _can_matter(worth, values, settings.nodes)
             if not count:
                 break
+            spent_ms += settings.level[0] + (count - 1) * settings.level[1]
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
             seen = extend_mask(seen, rows)
             embeds = self._embed(torch.from_numpy(head.words[word]))
@@ -219,7 +224,7 @@ class FeatureSession:
             return self._drafted(np.concatenate(words)[kept], above)
         depths = np.arange(len(values)).repeat([len(level) for level in values])
         chances = np.exp(all_values.astype(np.float64))
-        count, ms = self._count(all_values, chances * factors[depths], len(values) - 1)
+        count, ms = self._count(all_values, chances * factors[depths], spent_ms)
         kept, above = select(all_values, all_parents, count)
         promised = np.bincount(depths[kept], chances[kept], len(values))
         draft = self._drafted(np.concatenate(words)[kept], above)
@@ -236,30 +241,26 @@ class FeatureSession:
     def _worth_expanding(self, worth: Float[Array, "k"], factor: float) -> int:
         """How many of the frontier's best nodes to expand; 0: another level costs more than it can bring.
 
-        A node brings what its best child can be expected to be right, less what the child's row costs a pass; all
-        of them together must bring more than passes without a draft would in the level's time. (Drafting gives more
-        than these, but a level also opens the way to the next one.) factor: how far chances at the children's depth
-        can be believed. Looks at distributions and at what became of earlier drafts, never at the noise that will
-        judge this one. (Of other requests too: give them other seeds where a rule draws numbers of its own.)
+        A node brings what its best child can be expected to be right, less what the child's row costs a pass and
+        its own row costs the level; all of them together must bring more than passes without a draft would in the
+        rest of the level's time. (Drafting gives more than these, but a level also opens the way to the next one.)
+        factor: how far chances at the children's depth can be believed. Looks at distributions and at what became
+        of earlier drafts, never at the noise that will judge this one. (Of other requests too: give them other
+        seeds where a rule draws numbers of its own.)
         """
         settings = self._settings
-        plain_ms = settings.pass_ms[0]
+        plain_ms, (level_ms, further_ms) = settings.pass_ms[0], settings.level
         # by falling worth
-        gain = np.exp(worth) * (factor * settings.confidence.best_child) - settings.row_ms / plain_ms
+        gain = np.exp(worth) * (factor * settings.confidence.best_child) - (settings.row_ms + further_ms) / plain_ms
         count = int((gain > 0).sum())
-        return count if gain[:count].sum() > self._level_ms / plain_ms else 0
+        return count if gain[:count].sum() > (level_ms - further_ms) / plain_ms else 0
 
-    @property
-    def _level_ms(self) -> float:
-        settings = self._settings
-        return 0.1 * settings.pass_ms[0] if settings.level_ms is None else settings.level_ms
-
-    def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], levels: int) -> tuple[int, float]:
-        """How many nodes give the most expected tokens per millisecond, what ``levels`` levels of drafting and
-        digesting have taken included, and how long such a round takes. chances: of being accepted."""
+    def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], spent_ms: float) -> tuple[int, float]:
+        """How many nodes give the most expected tokens per millisecond, what drafting and digesting have taken
+        included, and how long such a round takes. chances: of being accepted."""
         best = np.argsort(-values, kind="stable")[:MAX_NODES]
         emitted = np.concatenate(([1.0], 1.0 + chances[best].cumsum()))
-        costs = np.array(self._settings.pass_ms[: len(best) + 1]) + (levels + 1) * self._level_ms
+        costs = np.array(self._settings.pass_ms[: len(best) + 1]) + spent_ms
         count = int((emitted / costs).argmax())
         return count, float(costs[count])
 
