@@ -99,7 +99,7 @@ def blocks(reading: Reading, begins: tuple[int, int], counts: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("taught", [None, (8, 7), (7, 3)])
+@pytest.mark.parametrize("taught", [None, (8, 7), (7, 3), (2, 1), (1, 0)])
 @torch.no_grad()
 def test_a_chain_is_what_it_would_be_alone(kind: str, taught: tuple[int, int] | None, head: Any, said: Any) -> None:
     """Also where answers begin and end at different places."""
@@ -123,6 +123,25 @@ def test_a_chain_is_what_it_would_be_alone(kind: str, taught: tuple[int, int] | 
             for j, out in enumerate(outs):
                 computed = there[row] & (torch.arange(steps) >= begins[row] + j)
                 assert not out[row, ~computed].any() and bool(out[row, computed].any(-1).all())
+
+
+@torch.no_grad()
+def test_chains_that_are_followed_are_the_same_chains(head: Any, said: Any) -> None:
+    """Behind the first guess the others are left out, and so are all where none is followed."""
+    drafting = head("eagle3")
+    reading = reading_of(drafting, said, False)
+    steps = reading.embeds.shape[1]
+    taught = blocks(reading, (4, 6), (9, 5))
+    drawn = torch.rand(2, steps, generator=torch.Generator().manual_seed(3)) < 0.4
+    every = drafting.unroll(reading, 4, detach=True, taught=taught)
+    some = drafting.unroll(reading, 4, detach=True, taught=taught, followed=drawn)
+    none = drafting.unroll(reading, 4, detach=True, taught=taught, followed=torch.zeros_like(drawn))
+    torch.testing.assert_close(some[0], every[0], atol=1e-12, rtol=1e-10)
+    for j in range(1, 4):
+        on = torch.nn.functional.pad(drawn & taught, (j, 0))[:, :steps] & taught
+        assert 0 < int(on.sum()) < int(taught.sum()) - 2 * j
+        torch.testing.assert_close(some[j][on], every[j][on], atol=1e-12, rtol=1e-10)
+        assert not some[j][~on].any() and not none[j].any()
 
 
 @pytest.mark.parametrize("detach", [True, False])

@@ -83,9 +83,9 @@ class Shifted(Pupil):
             states = {layer: s.roll(-1, dims=1) for layer, s in states.items()}
         return super().learn(replace(batch, tokens=batch.tokens.roll(-1, dims=1), states=states))
 
-    def _guess(self, head: Any, batch: Batch, passes: int) -> Any:
+    def _guess(self, head: Any, batch: Batch, passes: int, followed: Any = None) -> Any:
         assert self.truth is not None
-        return super()._guess(head, self.truth, passes)
+        return super()._guess(head, self.truth, passes, followed)
 
 
 @pytest.mark.parametrize("name", ["medusa", "eagle", "hass", "eagle3", "vispec"])
@@ -109,7 +109,7 @@ def test_labels_one_off_teach_nothing(
 def foreseen(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guessed features are the target's own."""
 
-    def guess(head: Any, batch: Batch, passes: int) -> Any:
+    def guess(head: Any, batch: Batch, passes: int, followed: Any = None) -> Any:
         ahead = batch.states[LAST][:, 1:].float()
         return [ahead] * passes, torch.arange(ahead.shape[1])
 
@@ -132,6 +132,28 @@ def test_the_targets_own_features_are_without_fault(
     assert figures["tau"] == pytest.approx(tokens / rounds)
     if name == "eagle":
         assert figures["loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_share_of_the_chains_is_followed(
+    chatter: dict[bool, tuple[Lessons, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over many draws their loss is that of all chains: what is left out is left out of the labels too. Held-out
+    figures follow all of them, and what the head learns is as good."""
+    lessons = chatter[False][0]
+    every = Pupil(lessons, TRAIN, HELD_OUT, config("eagle3", passes=3))
+    some = Pupil(lessons, TRAIN, HELD_OUT, config("eagle3", passes=3, followed=0.3))
+    batch = lessons.batch(TRAIN)
+    with torch.no_grad():
+        want = float(every.learn(batch))
+        torch.manual_seed(0)
+        drawn = torch.tensor([float(some.learn(batch)) for _ in range(60)])
+        assert drawn.std() > 0 and abs(float(drawn.mean()) - want) < 4 * float(drawn.std()) / 60**0.5
+        every.head.eval()
+        some.head.eval()
+        assert float(some.learn(batch)) == float(every.learn(batch)) and some.figures() == every.figures()
+    for wrong in (0.0, 1.5):
+        with pytest.raises(SettingError, match="followed is .*, must be above 0 and at most 1"):
+            config("eagle3", followed=wrong)
 
 
 def test_chains_are_taught_on_answers_alone(chatter: dict[bool, tuple[Lessons, Any]]) -> None:
@@ -462,10 +484,13 @@ def test_what_cannot_teach_is_one_line(copies: dict[bool, Lessons]) -> None:
     with pytest.raises(SettingError, match="answers of two tokens or more"):
         Pupil(Lessons(decoder, short, [], (LAST,)), TRAIN, HELD_OUT, config("eagle"))
     shortest = [replace(lesson, ids=lesson.ids[: lesson.prompt + 2]) for lesson in lessons.lessons]
-    for name in ("medusa", "hass"):  # fewer tokens than there are heads, or passes
+    few = Lessons(decoder, shortest, [], range(-1, decoder.config.num_layers))
+    for name in ("medusa", "hass", "eagle3"):  # fewer tokens than there are heads, or passes
+        pupil = Pupil(few, TRAIN, HELD_OUT, config(name, depth=5))
         with torch.no_grad():
-            figures = Pupil(Lessons(decoder, shortest, [], (LAST,)), TRAIN, HELD_OUT, config(name)).figures()
+            figures = pupil.figures()
         assert figures["tau"] == 1 and figures["accept_2"] == 0
+        assert float(pupil.learn(few.batch(TRAIN))) > 0
     for wrong in ({"epochs": 0}, {"batch": 2.5}, {"depth": 0}, {"passes": 0}):
         with pytest.raises(SettingError, match="must be a whole number"):
             config("eagle", **wrong)

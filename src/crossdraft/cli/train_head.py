@@ -63,6 +63,10 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "--passes", type=int, metavar="N", help="guesses of a chain that are trained (default: recipe)"
     )
     head.add_argument(
+        "--followed", type=float, default=1.0, metavar="X",
+        help="share of the chains that are taught beyond their first guess, drawn for every batch (default: 1)",
+    )  # fmt: skip
+    head.add_argument(
         "--start",
         default="random",
         metavar="random|target|HEAD",
@@ -92,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     heads = HeadTraining(
         name="medusa" if joint else args.name, settings=settings, epochs=args.epochs, minutes=args.minutes,
         batch=args.batch, peak_lr=args.lr, passes=args.passes, start=args.start, seed=args.seed, dtype=args.dtype,
-        freeze_output=args.freeze_output, processes=args.processes, device=build.pick_device(args.device),
+        freeze_output=args.freeze_output, followed=args.followed, processes=args.processes,
+        device=build.pick_device(args.device),
     )  # fmt: skip
     config: HeadTraining | JointTraining = heads
     if joint:

@@ -206,15 +206,17 @@ class FeatureHead(nn.Module):
         return x, x if norm is None else norm(x)
 
     def unroll(
-        self, reading: Reading, passes: int, *, detach: bool, taught: Bool[Tensor, "B T"] | None = None
-    ) -> list[Float[Tensor, "B T D"]]:
+        self, reading: Reading, passes: int, *, detach: bool, taught: Bool[Tensor, "B T"] | None = None,
+        followed: Bool[Tensor, "B T"] | None = None,
+    ) -> list[Float[Tensor, "B T D"]]:  # fmt: skip
         """Guessed features as drafting would make them, for chains that begin at every entry at once.
 
         Pass j: entry t is the j-th guess of the chain that began at entry t - j: its feature is what pass j - 1
         made of entry t - 1, and it attends to the target's features up to where its chain began and to its own
-        chain behind. taught: entries at which chains begin, one block in each sequence (its answer); None: all.
-        What is returned elsewhere, and at the first j entries of a block, belongs to no chain and is 0. detach:
-        gradients stay within a pass (HASS), else they flow through it (EAGLE-3).
+        chain behind. taught: entries at which chains begin, one block in each sequence (its answer), in which they
+        also end; None: all. followed: those of them whose chains go on behind their first guess; None: all.
+        What is returned at entries that no chain comes to is 0. detach: gradients stay within a pass (HASS), else
+        they flow through it (EAGLE-3).
         Sources: HASS, arXiv 2408.15766, section 3.2; EAGLE-3, arXiv 2503.01840, section 3.2 (one scheme, numbered
         by the entry's own position here, by where the chain began there).
         """
@@ -222,26 +224,31 @@ class FeatureHead(nn.Module):
         cos, sin = (x.unsqueeze(2) for x in rope_table(self.config.layer.frequencies(), reading.positions[None]))
         x, read = self.inputs(embeds, reading.feats, reading.direct)
         q, keys, values = attn.project(read, cos, sin)
-        chains = _Chains(torch.ones_like(embeds[..., 0], dtype=torch.bool) if taught is None else taught)
-        rows = chains.rows
-        x, q = x[rows.sequence, rows.entry], q[rows.sequence, rows.entry]
+        if taught is None:
+            taught = torch.ones_like(embeds[..., 0], dtype=torch.bool)
+        ends = taught.shape[1] - taught.flip(1).int().argmax(1)
+        chains = _Chains.of(taught)
+        x, q = x[chains.sequence, chains.begin], q[chains.sequence, chains.begin]
         own: list[tuple[Tensor, Tensor]] = []
-        outs = []
+        outs: list[Tensor] = []
         for j in range(passes):
-            shifted = [(chains.later(k, j - i), chains.later(v, j - i)) for i, (k, v) in enumerate(own, 1)]
-            seen = attn.attend(chains.blocks(q, rows), keys, values, chains.mask(j), shifted)
-            guessed = self.layer.feed(x + attn.o_proj(seen[rows.sequence, rows.offset]))
-            outs.append(guessed.new_zeros(embeds.shape).index_put((rows.sequence, rows.entry), guessed))
-            if j + 1 == passes:
-                break
-            feats = (guessed.detach() if detach else guessed)[~rows.is_last]
-            rows = chains.rows_of(j + 1)
-            if reading.context is not None:
-                feats = self.blend(feats[:, None], reading.context[rows.sequence])[:, 0]
-            direct = None if reading.direct is None else reading.direct[rows.sequence, rows.entry]
-            x, read = self.inputs(embeds[rows.sequence, rows.entry], feats, direct)
-            q, k, v = (part[0] for part in attn.project(read[None], cos[:, rows.entry], sin[:, rows.entry]))
-            own.append((chains.blocks(k, rows), chains.blocks(v, rows)))
+            if j:
+                if j == 1 and followed is not None:
+                    chains = _Chains.of(taught & followed)
+                chains = chains.those(chains.begin + j < ends[chains.sequence])
+                row, entry = chains.sequence, chains.begin + j
+                feats = outs[-1][row, entry - 1]
+                if detach:
+                    feats = feats.detach()
+                if reading.context is not None:
+                    feats = self.blend(feats[:, None], reading.context[row])[:, 0]
+                direct = None if reading.direct is None else reading.direct[row, entry]
+                x, read = self.inputs(embeds[row, entry], feats, direct)
+                q, k, v = (part[0] for part in attn.project(read[None], cos[:, entry], sin[:, entry]))
+                own.append((chains.blocks(k), chains.blocks(v)))
+            seen = attn.attend(chains.blocks(q), keys, values, chains.mask, own)
+            guessed = self.layer.feed(x + attn.o_proj(seen[chains.sequence, chains.rank]))
+            outs.append(guessed.new_zeros(embeds.shape).index_put((chains.sequence, chains.begin + j), guessed))
         return outs
 
     # -- tokens ----------------------------------------------------------------------------------------------------
@@ -256,50 +263,36 @@ class FeatureHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Entries of all sequences, one after the other: where they are, and whether each is the last of its block.
+class _Chains:
+    """R chains of all sequences, one after the other, as rows of a pass; for attention, as blocks (B, S, ...).
 
-    offset: places behind the first entry of the block.
+    sequence, begin: of each, and the entry that it begins at; rank: its place in its sequence's block, which stays
+    its own when others end. mask: the entries as the target says them that a chain sees, up to where it begins.
     """
 
     sequence: Int[Tensor, "R"]
-    entry: Int[Tensor, "R"]
-    offset: Int[Tensor, "R"]
-    is_last: Bool[Tensor, "R"]
+    begin: Int[Tensor, "R"]
+    rank: Int[Tensor, "R"]
+    mask: Bool[Tensor, "B 1 S T"]
 
+    @classmethod
+    def of(cls, begins: Bool[Tensor, "B T"]) -> "_Chains":
+        """Chains that begin at these entries."""
+        sequence, begin = begins.nonzero(as_tuple=True)
+        counts = begins.sum(1)
+        rank = torch.arange(len(begin), device=begin.device) - (counts.cumsum(0) - counts)[sequence]
+        upto = begin.new_zeros(len(begins), int(counts.max())).index_put((sequence, rank), begin)
+        place = torch.arange(begins.shape[1], device=begin.device)
+        return cls(sequence, begin, rank, (place <= upto[..., None])[:, None])
 
-class _Chains:
-    """Entries at which chains begin, one block a sequence, so that nothing else is computed: as rows, and, for
-    attention, as blocks (B, S, ...) that all begin at 0."""
+    def those(self, there: Bool[Tensor, "R"]) -> "_Chains":
+        """Some of them, at their old places."""
+        return _Chains(self.sequence[there], self.begin[there], self.rank[there], self.mask)
 
-    def __init__(self, taught: Bool[Tensor, "B T"]) -> None:
-        self.steps = taught.shape[1]
-        count = taught.sum(1)
-        self.begins = taught.int().argmax(1)
-        sequence, entry = taught.nonzero(as_tuple=True)
-        offset = entry - self.begins[sequence]
-        self.rows = _Rows(sequence, entry, offset, offset == count[sequence] - 1)
-        self.longest = int(count.max())
-
-    def rows_of(self, j: int) -> _Rows:
-        """Entries of pass j."""
-        rows, there = self.rows, self.rows.offset >= j
-        return _Rows(rows.sequence[there], rows.entry[there], rows.offset[there], rows.is_last[there])
-
-    def blocks(self, values: Float[Tensor, "R H d"], rows: _Rows) -> Float[Tensor, "B S H d"]:
-        """The rows' values in their blocks, 0 elsewhere."""
-        empty = values.new_zeros(len(self.begins), self.longest, *values.shape[1:])
-        return empty.index_put((rows.sequence, rows.offset), values)
-
-    def later(self, blocks: Float[Tensor, "B S H d"], by: int) -> Float[Tensor, "B S H d"]:
-        """At each place, what was ``by`` places before."""
-        return nn.functional.pad(blocks, (0, 0, 0, 0, by, -by)) if by else blocks
-
-    def mask(self, j: int) -> Bool[Tensor, "B 1 S T"]:
-        """Entries as the target says them that a chain's row sees in pass j: those up to where the chain began."""
-        place = torch.arange(max(self.longest, self.steps), device=self.begins.device)
-        upto = self.begins[:, None] + place[: self.longest] - j
-        return (place[: self.steps] <= upto[..., None])[:, None]
+    def blocks(self, values: Float[Tensor, "R H d"]) -> Float[Tensor, "B S H d"]:
+        """The rows' values at their places, 0 elsewhere."""
+        batch, _, size, _ = self.mask.shape
+        return values.new_zeros(batch, size, *values.shape[1:]).index_put((self.sequence, self.rank), values)
 
 
 Drafts = TypeVar("Drafts", bound=FeatureHead | MedusaHead)

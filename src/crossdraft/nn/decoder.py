@@ -211,17 +211,19 @@ class Attention(nn.Module):
         batch, rows, heads, size = q.shape
         groups, keys = k.shape[2:0:-1]
         q = (q * size**-0.5).view(batch, rows, groups, heads // groups, size)
-        many = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, -1, size)
+        many = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, heads // groups * rows, size)
         scores = many @ k.permute(0, 2, 3, 1).reshape(batch * groups, size, keys)
         fine = torch.promote_types(q.dtype, torch.float32)
-        scores = scores.view(batch, groups, -1, rows, keys).to(fine)
+        scores = scores.view(batch, groups, heads // groups, rows, keys).to(fine)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
         near = torch.stack([(q * key[:, :, :, None]).sum(-1) for key, _ in own], dim=-1)
         parts = torch.cat((scores, near.permute(0, 2, 3, 1, 4).to(fine)), dim=-1).softmax(-1).to(v.dtype)
         far, near = parts.split((keys, len(own)), dim=-1)
-        mixed = far.reshape(batch * groups, -1, keys) @ v.transpose(1, 2).reshape(batch * groups, keys, size)
-        out = mixed.view(batch, groups, -1, rows, size).permute(0, 3, 1, 2, 4)
+        mixed = far.reshape(batch * groups, heads // groups * rows, keys) @ v.transpose(1, 2).reshape(
+            batch * groups, keys, size
+        )
+        out = mixed.view(batch, groups, heads // groups, rows, size).permute(0, 3, 1, 2, 4)
         near = near.permute(4, 0, 3, 1, 2)[..., None]
         for share, (_, value) in zip(near, own, strict=True):
             out = out + share * value[:, :, :, None]

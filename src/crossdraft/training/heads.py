@@ -57,6 +57,7 @@ class HeadTraining:
     passes: int | None = None
     start: str = "random"
     freeze_output: bool = False
+    followed: float = 1.0
     depth: int = 5
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -70,6 +71,8 @@ class HeadTraining:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise SettingError(f"{name} is {value!r}, must be a whole number from 1 on")
+        if not 0 < self.followed <= 1:
+            raise SettingError(f"followed is {self.followed}, must be above 0 and at most 1")
         check_processes(self.processes, self.device)
 
     @property
@@ -107,7 +110,7 @@ def train_head(
     """
     out = Path(out)
     pupil = Pupil(lessons, train, held_out, config)
-    apart = ("name", "settings", "device", "minutes", "start", "freeze_output")
+    apart = ("name", "settings", "device", "minutes", "start", "freeze_output", "followed")
     about = {
         "name": config.name, "target": target, "answers": lessons.digest, "train": len(pupil.train),
         "network": asdict(pupil.head.config), **{k: v for k, v in asdict(config).items() if k not in apart},
@@ -115,6 +118,8 @@ def train_head(
     about = plain(about)
     if config.freeze_output:
         about["freeze_output"] = True
+    if config.followed < 1:
+        about["followed"] = config.followed
     if config.start != "random":  # what was begun before there was a choice is gone on with
         about["start"] = config.start if pupil.before is None else pupil.before[1]
     if (record := ended_before(out, KIND, about, resume=resume, products=(HEAD,), note=note)) is not None:
@@ -299,20 +304,32 @@ class Pupil:
 
     # -- feature heads ---------------------------------------------------------------------------------------------
 
-    def _guess(self, head: FeatureHead, batch: Batch, passes: int) -> tuple[list[Tensor], Int[Tensor, "T"]]:
-        """Guessed features of every pass at the entries that belong to chains, and the original number of each."""
+    def _guess(
+        self, head: FeatureHead, batch: Batch, passes: int, followed: Bool[Tensor, "B P"] | None = None
+    ) -> tuple[list[Tensor], Int[Tensor, "T"]]:
+        """Guessed features of every pass at the entries that chains come to, and the original number of each.
+
+        followed: positions whose chains go on behind their first guess; None: all.
+        """
         states = torch.cat([batch.states[layer] for layer in head.config.taps], dim=-1)[:, :-1]
         if head.training and self.recipe.noise:
             noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
             states = states + noise * (512 / states.shape[1])
         reading = head.read(batch.embeds[:, 1:].float(), states.float(), batch.is_visual[1:], batch.prompt)
-        taught = _entries(batch, reading.source, 0)
-        return head.unroll(reading, passes, detach=self.recipe.detach, taught=taught), reading.source
+        source = reading.source
+        if followed is not None:
+            followed = followed[:, source.clamp(min=0)]
+        taught = _entries(batch, source, 0)
+        outs = head.unroll(reading, passes, detach=self.recipe.detach, taught=taught, followed=followed)
+        return outs, source
 
     def _learn_features(self, head: FeatureHead, batch: Batch) -> Tensor:
         config = self.recipe.loss
         assert config is not None
-        outs, source = self._guess(head, batch, self.recipe.passes)
+        followed = None
+        if head.training and self.config.followed < 1:
+            followed = torch.rand(batch.tokens.shape, device=batch.tokens.device) < self.config.followed
+        outs, source = self._guess(head, batch, self.recipe.passes, followed)
         taught = _entries(batch, source, 0)
         if head.config.own_head:
             token = batch.tokens[:, 2:][:, source.clamp(0, batch.tokens.shape[1] - 3)]
@@ -327,7 +344,10 @@ class Pupil:
             with torch.no_grad():
                 labels = losses.soft_labels(config, F.linear(wanted.to(self.rows.dtype), self.rows))
         for j, out in enumerate(outs):
-            there = _entries(batch, source, j)[taught].nonzero()[:, 0]
+            come_to = _entries(batch, source, j)
+            if followed is not None and j:
+                come_to = come_to & followed[:, (source - j).clamp(min=0)]
+            there = come_to[taught].nonzero()[:, 0]
             if not len(there):
                 continue
             guessed, terms = out[taught][there], []

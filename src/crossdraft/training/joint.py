@@ -104,8 +104,9 @@ def train_together(
     about = plain(asdict(config) | {"target": before, "answers": lessons.digest, "train": len(train)})
     del about["minutes"]
     about["heads"] = {k: v for k, v in about["heads"].items() if k not in ("minutes", "device")}
-    if not config.heads.freeze_output:  # what was begun before there was a choice is gone on with
-        del about["heads"]["freeze_output"]
+    for name, usual in (("freeze_output", False), ("followed", 1.0)):
+        if about["heads"][name] == usual:  # what was begun before there was a choice is gone on with
+            del about["heads"][name]
     record = ended_before(
         out, KIND, about, resume=resume, products=(HEAD, Path(TARGET) / WEIGHTS), state=out / TOGETHER, note=note
     )
