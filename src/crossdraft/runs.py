@@ -1,5 +1,6 @@
 """Whole runs: load, hand over to ``bench`` or ``training``, return the record's body."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -177,14 +178,11 @@ def train_on_corpus(
         train = list(range(len(lessons) - len(read[-1].replies)))
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
-    keep = (
-        None
-        if online
-        else [
-            (Path(corpus.root) / f"states-{mark[:8]}-{str(corpus.about['sha256'])[:8]}", len(corpus.replies))
-            for corpus in read
-        ]
-    )
+    keep = None
+    if not online:
+        about = [f"{corpus.about['sha256']} {clips or corpus.about.get('clips')}" for corpus in read]
+        names = [f"states-{mark[:8]}-{hashlib.sha256(one.encode()).hexdigest()[:8]}" for one in about]
+        keep = [(c.root / name, len(c.replies)) for c, name in zip(read, names, strict=True)]
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
     )

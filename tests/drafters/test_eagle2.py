@@ -139,7 +139,7 @@ def test_as_many_nodes_as_pay(tiny: Any, prompt: Prompt, begin: Any, retell: Any
 def test_promises_that_were_not_kept_make_smaller_trees(tiny: Any, prompt: Prompt, begin: Any) -> None:
     """A drafter that has seen its head to be wrong sends fewer nodes, then none, and digests nothing any more; one
     with a fixed number of nodes goes on."""
-    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.02), branch=4, depth=3, level_ms=0.01)
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.02), branch=4, depth=3, level_ms=(0.01, 0.0))
     first = begin(drafter, tiny.target, prompt, SAID).propose(99)
     for _ in range(30):
         drafter.confidence.learn([0.9, 0.8, 0.7], 0, False, 1.3)
@@ -156,7 +156,7 @@ def test_promises_that_were_not_kept_make_smaller_trees(tiny: Any, prompt: Promp
 def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Prompt, begin: Any, paths: Any) -> None:
     """Depth by depth, and also where somebody else's draft was taken; an answer's end tells nothing."""
     seen: list[tuple[list[float], int, bool, tuple[float, float]]] = []
-    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=1e-9)
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=(1e-9, 0.0))
     drafter.confidence.learn = lambda promised, kept, cut, ms, expanded: seen.append(
         (promised, kept, cut, expanded)
     )
@@ -176,7 +176,7 @@ def test_what_is_promised_is_held_against_what_was_said(tiny: Any, prompt: Promp
 
 @torch.inference_mode()
 def test_where_no_child_was_ever_likely_no_level_is_made(tiny: Any, prompt: Prompt, begin: Any) -> None:
-    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=0.05)
+    drafter = replace(tiny.drafter("eagle2"), costs=Priced(0.01), branch=3, depth=3, level_ms=(0.05, 0.0))
     before = begin(drafter, tiny.target, prompt, SAID).propose(99)
     for _ in range(200):
         drafter.confidence.learn([0.9, 0.8, 0.7], 3, False, 1.0, (1.0, 0.01))
@@ -189,7 +189,7 @@ def test_levels_that_cannot_pay_are_not_made(tiny: Any, prompt: Prompt, begin: A
     """A node may bring one token where it is reached, and a level costs ``level_ms``."""
     for sign, level_ms, levels in ((1.0, 0.5, 5), (1.0, 1.5, 0), (-1.0, 0.2, 1)):
         head = oracle(tiny.target, sign)
-        drafter = Eagle2(head=head, costs=Priced(0.0), depth=6, branch=8, level_ms=level_ms)
+        drafter = Eagle2(head=head, costs=Priced(0.0), depth=6, branch=8, level_ms=(level_ms, 0.0))
         begin(drafter, tiny.target, prompt, SAID).propose(99)
         assert len(head.levels) == levels, "an unsure head goes on only while its best nodes are worth it"
 

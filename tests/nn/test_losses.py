@@ -153,6 +153,10 @@ def test_soft_labels_are_the_terms_and_their_gradient(
     torch.testing.assert_close(torch.autograd.grad((values * position).sum(), q)[0], slope, atol=1e-6, rtol=1e-5)
     some = torch.tensor([12, 0, 7])
     torch.testing.assert_close(losses.soft_ce(q[some], labels.at(some)), terms[some], atol=1e-5, rtol=1e-5)
+    fewer = torch.tensor([2, 0])
+    torch.testing.assert_close(
+        losses.soft_ce(q[some][fewer], labels.at(some).at(fewer)), terms[some][fewer], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_soft_labels_are_float32_under_autocast() -> None:

@@ -45,6 +45,8 @@ def test_a_token_is_written_without_a_copy_of_the_others() -> None:
     new = torch.ones(1, 2, 1, 8)
     places = {layer.update(new, new)[0].data_ptr() for _ in range(batched._ROOM)}
     assert len(places) == 1
+    layer.batch_select_indices(torch.tensor([0]))
+    assert layer._room is None, "what those hold that are gone is given up at once"
 
 
 @torch.inference_mode()

@@ -125,22 +125,46 @@ def test_two_processes_keep_what_one_does(lessons: Any, tmp_path: Path) -> None:
     assert torch.equal(alone.kept[0], together.kept[0]) and float(alone.kept[0].abs().sum()) > 0
 
 
+def joined(*corpora: tuple[list[Lesson], list[torch.Tensor]]) -> tuple[list[Lesson], list[torch.Tensor]]:
+    """Lessons of corpora with pictures of their own, numbered in the order in which they are first met."""
+    lessons, scenes = [], []
+    for own, pictures in corpora:
+        numbers: dict[int, int] = {}
+        for lesson in own:
+            assert lesson.scene is not None
+            if lesson.scene not in numbers:
+                numbers[lesson.scene] = len(scenes)
+                scenes.append(pictures[lesson.scene])
+            lessons.append(replace(lesson, scene=numbers[lesson.scene]))
+    return lessons, scenes
+
+
 def test_each_corpus_keeps_its_own(lessons: Any, tmp_path: Path) -> None:
-    """A corpus that others are added to is not read anew, whichever place it has among them."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    lessons(given=some()[:7], keep=first)
-    for order in ((0, 7, 20), (7, 0, 20)):
-        given = some()[7:] + some()[:7] if order[0] else some()
-        places = [(second, 13), (first, 7)] if order[0] else [(first, 7), (second, 13)]
+    """A corpus that others are added to is not read anew, whichever place it has among them; with other pictures it
+    is."""
+    places = [(tmp_path / "first", 7), (tmp_path / "second", 13)]
+    corpora = [(some()[:7], [scene(0), scene(1)]), (some()[7:], [scene(2), scene(3)])]
+    given, scenes = joined(corpora[0])
+    lessons(given=given, scenes=scenes, keep=places[0][0])
+    for order, reads in (((0, 1), True), ((1, 0), False)):
+        given, scenes = joined(*(corpora[i] for i in order))
         seen, report = told()
-        both = lessons(given=given, keep=places, report=report)
-        assert bool(seen) == (order[0] == 0), "the second is read once, the first was before"
-        online = lessons(given=given)
+        both = lessons(given=given, scenes=scenes, keep=[places[i] for i in order], report=report)
+        assert bool(seen) == reads, "the second is read once, the first was before"
+        online = lessons(given=given, scenes=scenes)
         for at in ([0, 12, 13, 19], [6, 7]):
             want = online.batch(at)
             torch.testing.assert_close(both.batch(at).states[-1], _padless(want.states[-1], want))
+    seen, report = told()
+    given, scenes = joined(corpora[0], (corpora[1][0], [scene(2), scene(4)]))
+    lessons(given=given, scenes=scenes, keep=places, report=report)
+    assert seen
     with pytest.raises(DataError, match="the corpora have 21 answers, 20 were given"):
-        lessons(keep=[(first, 7), (second, 14)])
+        lessons(keep=[places[0], (tmp_path / "second", 14)])
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    with pytest.raises(CrossdraftError, match="cannot keep the target's states .*--online"):
+        lessons(keep=blocked / "states")
 
 
 def test_a_process_that_dies_is_told_and_nothing_counts_as_kept(

@@ -134,7 +134,7 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
         tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
         made: Drafter = kind(head=runner, costs=costs, tree=tree)
         return made
-    made = kind(head=runner, costs=costs, level_ms=level_ms(runner, settings.get("branch", 8)), **settings)
+    made = kind(head=runner, costs=costs, level_ms=level_costs_ms(runner, settings.get("branch", 8)), **settings)
     return made
 
 
@@ -148,7 +148,7 @@ def _medusa_tree(
     return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)
 
 
-def level_ms(runner: HeadRunner, rows: int) -> tuple[float, float]:
+def level_costs_ms(runner: HeadRunner, rows: int) -> tuple[float, float]:
     """Milliseconds of a level of drafting that expands one node, and of each further node up to ``rows`` of them;
     medians of a few, output head included."""
     one = _level_of(runner, 1)

@@ -38,13 +38,13 @@ class FeatureDrafter:
     """Settings that all feature drafters share; subclasses are names and defaults.
 
     head: the packed head. costs: measured cost of a target pass by its rows.
-    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level (without
-        ``nodes``: of those that pay), of all of which the best ``nodes`` are kept; "static" (EAGLE-1):
-        ``static``; "chain": one child each.
+    shape: "dynamic" (EAGLE-2): ``branch`` children of each of the ``branch`` best nodes of every level (with
+        ``nodes``: of those whose children can still be kept; without: of those that pay), of all of which the best
+        ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
     depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs and by how
     far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one all.
-    level_ms: measured time of one level, or (of one of a single node, of each further node expanded in it); None: a
-        tenth of a target step is assumed.
+    level_ms: measured time of a level that expands one node, and of each further node expanded in it; None: a tenth
+        of a target step for a level is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
         rule, which must be given drafts that were drawn.
     Raises SettingError for values that make no sense.
@@ -58,13 +58,13 @@ class FeatureDrafter:
     nodes: int | None = None
     static: StaticTree = EAGLE_1
     sampling: Sampling | None = None
-    level_ms: float | tuple[float, float] | None = None
+    level_ms: tuple[float, float] | None = None
     name: ClassVar[str] = "feature"
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
     pass_ms: list[float] = field(init=False, repr=False, compare=False)
     row_ms: float = field(init=False, repr=False, compare=False)
-    level: tuple[float, float] = field(init=False, repr=False, compare=False)
+    level_costs_ms: tuple[float, float] = field(init=False, repr=False, compare=False)
     confidence: Confidence = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +88,7 @@ class FeatureDrafter:
         pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
         object.__setattr__(self, "pass_ms", pass_ms)
         object.__setattr__(self, "row_ms", (pass_ms[_USUAL] - pass_ms[0]) / _USUAL)
-        level = 0.1 * pass_ms[0] if self.level_ms is None else self.level_ms
-        object.__setattr__(self, "level", level if isinstance(level, tuple) else (level, 0.0))
+        object.__setattr__(self, "level_costs_ms", self.level_ms or (0.1 * pass_ms[0], 0.0))
         object.__setattr__(self, "confidence", Confidence(pass_ms[0], self.depth))
 
     def _cut(self, fixed: StaticTree) -> StaticTree:
@@ -194,7 +193,12 @@ class FeatureSession:
         frontier = rows = np.arange(k)
         guesses, factors = guess.expand(k, -1), settings.confidence.factors()
         seen = np.zeros((k, 0), dtype=bool)
-        made, used, told, spent_ms = k, 0, np.zeros(2), settings.level[0]  # that of digesting what was said
+        made, used, told, spent_ms = (
+            k,
+            0,
+            np.zeros(2),
+            settings.level_costs_ms[0],
+        )  # that of digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
                 count = self._worth_expanding(worth, factors[level])
@@ -202,7 +206,7 @@ class FeatureSession:
                 count = _can_matter(worth, values, settings.nodes)
             if not count:
                 break
-            spent_ms += settings.level[0] + (count - 1) * settings.level[1]
+            spent_ms += settings.level_costs_ms[0] + (count - 1) * settings.level_costs_ms[1]
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
             seen = extend_mask(seen, rows)
             embeds = self._embed(torch.from_numpy(head.words[word]))
@@ -249,7 +253,7 @@ class FeatureSession:
         seeds where a rule draws numbers of its own.)
         """
         settings = self._settings
-        plain_ms, (level_ms, further_ms) = settings.pass_ms[0], settings.level
+        plain_ms, (level_ms, further_ms) = settings.pass_ms[0], settings.level_costs_ms
         # by falling worth
         gain = np.exp(worth) * (factor * settings.confidence.best_child) - (settings.row_ms + further_ms) / plain_ms
         count = int((gain > 0).sum())

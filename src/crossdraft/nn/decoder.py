@@ -186,8 +186,12 @@ class Attention(nn.Module):
         """What each row sees. mask: bool, broadcastable to (B, H, T, K), True = may attend; None for causal.
 
         own: further keys and values, each row's own: (keys, values) hold one for every row, which nobody else sees.
+        With them the mask is (B or 1, 1, T, K).
         """
         if own:
+            assert mask is not None and mask.ndim == 4, (
+                "nothing is taken for granted of rows with keys of their own"
+            )
             return self._attend_with(q, k, v, mask, own)
         grouped = self.cfg.num_heads != self.cfg.num_kv_heads
         if grouped and mask is not None and q.is_cuda:
@@ -205,7 +209,7 @@ class Attention(nn.Module):
         return out.transpose(1, 2).flatten(2)
 
     def _attend_with(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: Sequence[tuple[Tensor, Tensor]]
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, own: Sequence[tuple[Tensor, Tensor]]
     ) -> Tensor:
         """Written out: as columns of a fused kernel's matrix a row's own keys would be computed for all rows."""
         batch, rows, heads, size = q.shape
@@ -215,8 +219,7 @@ class Attention(nn.Module):
         scores = many @ k.permute(0, 2, 3, 1).reshape(batch * groups, size, keys)
         fine = torch.promote_types(q.dtype, torch.float32)
         scores = scores.view(batch, groups, heads // groups, rows, keys).to(fine)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
+        scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
         near = torch.stack([(q * key[:, :, :, None]).sum(-1) for key, _ in own], dim=-1)
         parts = torch.cat((scores, near.permute(0, 2, 3, 1, 4).to(fine)), dim=-1).softmax(-1).to(v.dtype)
         far, near = parts.split((keys, len(own)), dim=-1)

@@ -133,20 +133,21 @@ def top_k_ce(logits: Float[Tensor, "B K V"], target_logits: Float[Tensor, "B K V
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What the target says at K positions, for losses through the head that are taken several times.
+    """What the target says at R positions, for losses through the head that are taken several times.
 
-    wanted: the weighted distributions, all terms added up; entropy: what makes of the cross-entropy the weighted
-    terms; all float32. rows: the positions that are meant, of those in ``wanted``; None: all.
+    wanted: the weighted distributions of K positions, all terms added up; rows: which of them are meant; None: all.
+    weight: sums of what is wanted at those; entropy: what makes of the cross-entropy the weighted terms. float32.
     """
 
     wanted: Float[Tensor, "K V"]
-    weight: Float[Tensor, "K"]
-    entropy: Float[Tensor, "K"]
+    weight: Float[Tensor, "R"]
+    entropy: Float[Tensor, "R"]
     rows: Int[Tensor, "R"] | None = None
 
-    def at(self, rows: Int[Tensor, "R"]) -> "SoftLabels":
-        """Those of some positions; nothing over the vocabulary is copied."""
-        return SoftLabels(self.wanted, self.weight[rows], self.entropy[rows], rows)
+    def at(self, rows: Int[Tensor, "r"]) -> "SoftLabels":
+        """Those of some positions; what is wanted is not copied here."""
+        within = rows if self.rows is None else self.rows[rows]
+        return SoftLabels(self.wanted, self.weight[rows], self.entropy[rows], within)
 
 
 def soft_labels(config: LossConfig, target_logits: Float[Tensor, "K V"]) -> SoftLabels:

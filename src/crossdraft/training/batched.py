@@ -1,9 +1,9 @@
-"""transformers' models over batches, without two things that cost them a third of their time on a CPU."""
+"""transformers' models over batches, without two things that cost a CPU a quarter of the time."""
 
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -17,6 +17,8 @@ class _RoomyLayer(DynamicLayer):
     """Keys and values with room for further ones: a new token is written behind them, where transformers' own layer
     copies all of them for every token."""
 
+    _room: tuple[Tensor, Tensor] | None = None
+
     def update(
         self, key_states: Float[Tensor, "B G S d"], value_states: Float[Tensor, "B G S d"], *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "B G T d"], Float[Tensor, "B G T d"]]:
@@ -25,17 +27,18 @@ class _RoomyLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         keys, values = cast(Tensor, self.keys), cast(Tensor, self.values)
-        if not before:
-            self._room = keys, values
-        # whoever chooses among the requests of a batch puts keys and values of their own in place of these
-        fits = before and keys.data_ptr() == self._room[0].data_ptr() and self._room[0].shape[-2] >= length
-        if not fits:
+        if self._room is None or self._room[0].shape[-2] < length:
             self._room = _wider(keys, key_states, before), _wider(values, value_states, before)
         for whole, new in zip(self._room, (key_states, value_states), strict=True):
             whole[:, :, before:length] = new
         keys, values = (whole[:, :, :length] for whole in self._room)
         self.keys, self.values = keys, values
         return keys, values
+
+    def batch_select_indices(self, indices: Int[Tensor, "b"]) -> None:
+        """Keep these requests; what the others held is given up at once."""
+        super().batch_select_indices(indices)
+        self._room = None
 
 
 def _wider(old: Tensor, new: Tensor, before: int) -> Tensor:
@@ -66,9 +69,9 @@ class _Packed(nn.Module):
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Give a frozen model packed linears where they can be had (a CPU, bfloat16), in place."""
+    """Give a frozen model packed linears where they can be had and pay (bfloat16 on a CPU), in place."""
     first = next(model.parameters())
-    if first.device.type != "cpu" or first.dtype != torch.bfloat16 or not can_prepack(first.dtype, first.device):
+    if first.dtype != torch.bfloat16 or not can_prepack(first.dtype, first.device):
         return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

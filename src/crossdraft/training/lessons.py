@@ -203,12 +203,13 @@ class Lessons:
         path, told = folder / FEATURES, folder / FEATURES_CARD
         size = shape[0] * shape[1] * torch.finfo(self.dtype).bits // 8
         whole = path.is_file() and path.stat().st_size >= size and _told(told) == card
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             mapped = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=self.dtype).view(shape)
         except (OSError, RuntimeError) as error:
             raise CrossdraftError(
-                f"cannot keep the target's states in {path} ({error}); free some space"
+                f"cannot keep the target's states in {path} ({error}); free some space, or compute them anew for "
+                "every batch (--online)"
             ) from error
         if whole:
             return mapped

@@ -28,6 +28,6 @@ def follow(draft: Draft, own: Int[Tensor, "S"]) -> Verdict:
         accepted = int((own[:-1] == draft.tokens).cumprod(0).sum())
         return Verdict(tuple(range(accepted)), int(own[accepted]))
     # the first of several equal siblings wins; their subtrees may differ, the emitted text cannot
-    choice = own.tolist()
-    path = descend(draft.tokens, draft.parents, lambda node: int(choice[node + 1]))
-    return Verdict(tuple(path), choice[(path or [-1])[-1] + 1])
+    choice: list[int] = own.tolist()
+    path = descend(draft.tokens, draft.parents, lambda node: choice[node + 1])
+    return Verdict(tuple(path), choice[path[-1] + 1 if path else 0])
