@@ -235,6 +235,8 @@ class Pupil:
             raise SettingError(f"head '{config.name}' reads layer {lacking[0]}, whose states are not there")
         self.num_tokens = sum(int(lengths[i]) - lessons.lessons[i].prompt for i in self.train)
         self.accuracies: list[list[float]] = []
+        self._judged: tuple[Batch, tuple[list[Tensor], Tensor]] | None = None
+        """While held-out figures are taken: a batch and its guesses, which its loss and its figures share."""
 
     def _begin(self, start: str) -> None:
         """Draft the most frequent tokens, with the target's rows for them; start: as in ``HeadTraining``."""
@@ -311,6 +313,9 @@ class Pupil:
 
         followed: positions whose chains go on behind their first guess; None: all.
         """
+        if self._judged is not None and self._judged[0] is batch:
+            outs, source = self._judged[1]
+            return outs[:passes], source
         states = torch.cat([batch.states[layer] for layer in head.config.taps], dim=-1)[:, :-1]
         if head.training and self.recipe.noise:
             noise = (torch.rand_like(states, dtype=torch.float32) - 0.5) * 2 * self.recipe.noise
@@ -378,8 +383,11 @@ class Pupil:
         for start in range(0, len(self.held_out), together):
             places = self.held_out[start : start + together]
             batch = seen(self.lessons.batch(places))
+            if isinstance(self.head, FeatureHead):
+                self._judged = batch, self._guess(self.head, batch, max(depth, self.recipe.passes))
             loss += float(self.learn(batch).detach()) * len(places)
             hits, found, there = self._hits(batch, depth)
+            self._judged = None
             ranks += found
             there_were += there.sum((1, 2))
             for row in range(len(places)):
