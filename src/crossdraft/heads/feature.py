@@ -223,12 +223,13 @@ class FeatureHead(nn.Module):
         attn, embeds = self.layer.self_attn, reading.embeds
         cos, sin = (x.unsqueeze(2) for x in rope_table(self.config.layer.frequencies(), reading.positions[None]))
         x, read = self.inputs(embeds, reading.feats, reading.direct)
-        q, keys, values = attn.project(read, cos, sin)
+        keys, values = attn.remembered(read, cos, sin)
         if taught is None:
             taught = torch.ones_like(embeds[..., 0], dtype=torch.bool)
         ends = taught.shape[1] - taught.flip(1).int().argmax(1)
         chains = _Chains.of(taught)
-        x, q = x[chains.sequence, chains.begin], q[chains.sequence, chains.begin]
+        x, read = x[chains.sequence, chains.begin], read[chains.sequence, chains.begin]
+        q = attn.queries(read[None], cos[:, chains.begin], sin[:, chains.begin])[0]
         own: list[tuple[Tensor, Tensor]] = []
         outs: list[Tensor] = []
         for j in range(passes):

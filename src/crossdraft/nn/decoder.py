@@ -167,13 +167,21 @@ class Attention(nn.Module):
 
         cos, sin: (B or 1, T, 1, d / 2).
         """
-        batch, steps, _ = x.shape
-        q = self.q_proj(x).view(batch, steps, self.cfg.num_heads, self.cfg.head_dim)
-        cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # under autocast, q is narrower than x
-        q = _rotate(q, cos, sin)
-        k = _rotate(self.k_proj(x).view(batch, steps, self.cfg.num_kv_heads, self.cfg.head_dim), cos, sin)
-        v = self.v_proj(x).view(batch, steps, self.cfg.num_kv_heads, self.cfg.head_dim)
-        return q, k, v
+        return self.queries(x, cos, sin), *self.remembered(x, cos, sin)
+
+    def queries(self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B T H d"]:
+        """Rotated q of the input; as ``project``."""
+        return self._turned(self.q_proj(x), cos, sin)
+
+    def remembered(
+        self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor
+    ) -> tuple[Float[Tensor, "B T h d"], Float[Tensor, "B T h d"]]:
+        """Rotated k and plain v of the input; as ``project``."""
+        return self._turned(self.k_proj(x), cos, sin), self.v_proj(x).unflatten(-1, (-1, self.cfg.head_dim))
+
+    def _turned(self, x: Float[Tensor, "B T Hd"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B T H d"]:
+        # under autocast, a projection is narrower than what it is made of
+        return _rotate(x.unflatten(-1, (-1, self.cfg.head_dim)), cos.to(x.dtype), sin.to(x.dtype))
 
     def attend(
         self,
