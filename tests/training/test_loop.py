@@ -113,9 +113,11 @@ def test_patience_ends_it_and_the_best_weights_are_kept(tmp_path: Path) -> None:
     done = fit("x", module, losses(module), BASE, tmp_path, evaluate=evaluate)
     assert done is not None
     assert (done.step, done.best_step, done.ended_by) == (20, 8, "patience")
+    assert done.figures == {"loss": 1.0}, "those of the weights that are kept"
     assert all(torch.equal(a, b) for a, b in zip(weights(module), seen[1], strict=True))
     again = net(seed=5)
-    assert fit("x", again, losses(again), BASE, tmp_path, evaluate=evaluate) == done
+    loaded = fit("x", again, losses(again), BASE, tmp_path, evaluate=evaluate)
+    assert loaded == done and loaded.figures is None
     assert same(again, module) and len(seen) == 5 and not again.training
 
 

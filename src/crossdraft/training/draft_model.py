@@ -130,8 +130,10 @@ def train_draft_model(
     )  # fmt: skip
     if ended is None:
         return None
-    with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        figures = course.figures()
+    figures = ended.figures
+    if figures is None:
+        with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            figures = course.figures()
     save_like(parts.cpu(), source, out, lessons.dtype)
     body = {
         "target": source.name, "corpus": corpus, "layers": list(config.layers),

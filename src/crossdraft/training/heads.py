@@ -141,8 +141,10 @@ def train_head(
         seen, seconds = seen + earlier.trained_tokens, seconds + earlier.seconds
         if earlier.fingerprint not in ("", fingerprint):
             note(f"{config.start} was trained for another target ({earlier.target}); now it is one for {target}")
-    with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        figures = pupil.figures()
+    figures = ended.figures
+    if figures is None:
+        with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            figures = pupil.figures()
     card = HeadCard(
         method=config.name, target=target, fingerprint=fingerprint, trained_tokens=seen, seconds=seconds,
         corpus=lessons.digest[:16], accuracies=pupil.accuracies,

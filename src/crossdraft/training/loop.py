@@ -59,12 +59,14 @@ class Diverged(CrossdraftError):
 
 @dataclass(frozen=True)
 class Fitted:
-    """An ended training. ended_by: "steps", "minutes" or "patience"; best_step: of the weights that are kept."""
+    """An ended training. ended_by: "steps", "minutes" or "patience"; best_step: of the weights that are kept;
+    figures: their held-out figures, where this call has taken them."""
 
     step: int
     best_step: int
     ended_by: str
     seconds: float
+    figures: Mapping[str, float] | None = field(default=None, compare=False)
 
 
 def fit(
@@ -209,6 +211,7 @@ class _Run:
         self.optimiser = make_optimiser(self.module, self.config)
         self._started = self._saved = self._judged = time.monotonic()
         self._spent_before = 0.0
+        self._figures: dict[int, Mapping[str, float]] = {}
 
     # -- begin and end ---------------------------------------------------------------------------------------------
 
@@ -236,7 +239,8 @@ class _Run:
         """Leave the kept weights in the module, ready for inference."""
         self.module.eval()
         p = self.progress
-        return Fitted(p.step, p.best_step if self.config.watch else p.step, p.ended_by, p.spent_s)
+        kept = p.best_step if self.config.watch else p.step
+        return Fitted(p.step, kept, p.ended_by, p.spent_s, self._figures.get(kept))
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -309,6 +313,7 @@ class _Run:
         """Take the held-out figures, log them, and keep the weights if they are the best so far."""
         p, config = self.progress, self.config
         figures = self.ranks.agree(self._measured(evaluate) if self.ranks.first else None)
+        self._figures[p.step] = figures
         head = {"epoch": math.ceil(p.step / config.epoch)} if config.epoch is not None else {}
         mean = p.loss_sum / (p.step - p.judged) if p.step > p.judged else math.nan
         self.write({**head, "loss": mean, **{f"held_out_{name}": value for name, value in figures.items()}})
