@@ -60,14 +60,15 @@ def test_mixing_over_other_keys_than_the_rows_own():
     _, k, v = attention.project(other, cos, sin)
     mask = torch.rand(5, 9) < 0.5
     mask[:, 0] = True
-    got = attention.mix(q, k, v, mask)
+    got = attention.o_proj(attention.attend(q, k, v, mask))
     k, v = (t.repeat_interleave(3, dim=2) for t in (k, v))
     weights = torch.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5
     weights = weights.masked_fill(~mask, -torch.inf).softmax(-1)
     want = attention.o_proj(torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2))
     assert torch.allclose(got, want, atol=1e-12)
     own = attention(x, cos[:, :5], sin[:, :5], None)
-    assert torch.allclose(own, attention.mix(*attention.project(x, cos[:, :5], sin[:, :5]), None))
+    causal = attention.attend(*attention.project(x, cos[:, :5], sin[:, :5]), None)
+    assert torch.allclose(own, attention.o_proj(causal))
 
 
 @pytest.mark.parametrize("start", [0, 30, 125])

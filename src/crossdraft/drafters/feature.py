@@ -193,12 +193,8 @@ class FeatureSession:
         frontier = rows = np.arange(k)
         guesses, factors = guess.expand(k, -1), settings.confidence.factors()
         seen = np.zeros((k, 0), dtype=bool)
-        made, used, told, spent_ms = (
-            k,
-            0,
-            np.zeros(2),
-            settings.level_costs_ms[0],
-        )  # that of digesting what was said
+        made, used, told = k, 0, np.zeros(2)
+        spent_ms = settings.level_costs_ms[0]  # digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
                 count = self._worth_expanding(worth, factors[level])

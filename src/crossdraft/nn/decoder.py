@@ -222,38 +222,28 @@ class Attention(nn.Module):
         """Written out: as columns of a fused kernel's matrix a row's own keys would be computed for all rows."""
         batch, rows, heads, size = q.shape
         groups, keys = k.shape[2:0:-1]
-        q = (q * size**-0.5).view(batch, rows, groups, heads // groups, size)
-        many = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, heads // groups * rows, size)
+        each = heads // groups
+        q = (q * size**-0.5).view(batch, rows, groups, each, size)
+        many = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, each * rows, size)
         scores = many @ k.permute(0, 2, 3, 1).reshape(batch * groups, size, keys)
         fine = torch.promote_types(q.dtype, torch.float32)
-        scores = scores.view(batch, groups, heads // groups, rows, keys).to(fine)
+        scores = scores.view(batch, groups, each, rows, keys).to(fine)
         scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
         near = torch.stack([(q * key[:, :, :, None]).sum(-1) for key, _ in own], dim=-1)
         parts = torch.cat((scores, near.permute(0, 2, 3, 1, 4).to(fine)), dim=-1).softmax(-1).to(v.dtype)
         far, near = parts.split((keys, len(own)), dim=-1)
-        mixed = far.reshape(batch * groups, heads // groups * rows, keys) @ v.transpose(1, 2).reshape(
-            batch * groups, keys, size
-        )
-        out = mixed.view(batch, groups, heads // groups, rows, size).permute(0, 3, 1, 2, 4)
+        common = v.transpose(1, 2).reshape(batch * groups, keys, size)
+        mixed = far.reshape(batch * groups, each * rows, keys) @ common
+        out = mixed.view(batch, groups, each, rows, size).permute(0, 3, 1, 2, 4)
         near = near.permute(4, 0, 3, 1, 2)[..., None]
         for share, (_, value) in zip(near, own, strict=True):
             out = out + share * value[:, :, :, None]
         return out.reshape(batch, rows, heads * size)
 
-    def mix(
-        self,
-        q: Float[Tensor, "B T H d"],
-        k: Float[Tensor, "B K h d"],
-        v: Float[Tensor, "B K h d"],
-        mask: Tensor | None,
-    ) -> Float[Tensor, "B T D"]:
-        """``attend``, projected out."""
-        out: Tensor = self.o_proj(self.attend(q, k, v, mask))
-        return out
-
     def forward(self, x: Float[Tensor, "B T W"], cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """x: the input, normalised; mask: as ``mix``, over the rows' own keys."""
-        return self.mix(*self.project(x, cos, sin), mask)
+        """Attend and project out. x: the input, normalised; mask: as ``attend``, over the rows' own keys."""
+        out: Tensor = self.o_proj(self.attend(*self.project(x, cos, sin), mask))
+        return out
 
 
 class FeedForward(nn.Module):
