@@ -18,23 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from crossdraft.core.provenance import has_fma, slow_bf16
 from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
 
 PLAIN = ("-O2", "-fopenmp", "-fPIC")
+NATIVE = kernels.FLAGS
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The plain form, and the one that this machine uses if it does."""
-    plain = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), PLAIN))
+    """The plain form, the one that this machine uses if it does, and those that it could use but does not."""
+    folder = tmp_path_factory.mktemp("kernels")
+    able = [PLAIN, *([NATIVE] if slow_bf16() else []), *([(*PLAIN, "-mavx2", "-mfma")] if has_fma() else [])]
     own = kernels.status().library
-    return [plain] if own is None else [plain, own]
+    return [kernels.load(kernels.compiled(folder, flags)) for flags in able] + ([] if own is None else [own])
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    rows=st.integers(1, 450), blocks=st.integers(1, 4), pairs=st.integers(1, 90), biased=st.booleans(),
+    rows=st.integers(1, 450), blocks=st.integers(1, 4), biased=st.booleans(),
+    pairs=st.one_of(st.integers(1, 90), st.integers(760, 780), st.integers(1530, 1545)),  # and panels' ends
     seed=st.integers(0, 99), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_product_is_right_and_each_row_is_itself(

@@ -17,6 +17,7 @@ from crossdraft.build.load import (
     pick_dtype,
     resolve,
     set_threads,
+    training_dtype,
     watches,
     with_trees,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "resolve",
     "save_generation",
     "set_threads",
+    "training_dtype",
     "watches",
     "with_trees",
     "workbench",

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -232,6 +232,16 @@ def pick_dtype(dtype: str, device: str, *, engine: bool = False) -> torch.dtype:
     if dtype == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
         raise SettingError("dtype 'bfloat16' is not available on this CUDA device; use --dtype float32")
     return DTYPES[dtype]
+
+
+def training_dtype(dtype: str, device: str) -> Literal["bfloat16", "float32"]:
+    """What a training computes in, ``auto`` as ``pick_dtype`` has it. SettingError for anything but these two."""
+    picked = pick_dtype(dtype, device)
+    if picked == torch.bfloat16:
+        return "bfloat16"
+    if picked == torch.float32:
+        return "float32"
+    raise SettingError(f"dtype '{dtype}' is not for training; choose auto, bfloat16 or float32")
 
 
 def set_threads(threads: int | None) -> None:

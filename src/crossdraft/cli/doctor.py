@@ -84,7 +84,11 @@ def examine() -> dict[str, Any]:
         unit = bf16_unit()
         why = kernels.status().why
         found["kernels"] = f"the library's ({why})" if why else "our own, compiled for this machine"
-        emulated = "emulated; float32 is the default here" if why else "by our own kernels, in float32 arithmetic"
+        emulated = (
+            "emulated, or slower than float32, the default here"
+            if why
+            else "by our own kernels, in float32 arithmetic"
+        )
         found["bf16"] = f"in hardware ({unit})" if unit else emulated
     nano = Path(__file__).parent.parent / "models" / "weights"
     weights = sorted(nano.glob("**/*.safetensors"))

@@ -49,7 +49,6 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
-    import torch
 
     from crossdraft import build
     from crossdraft.data.store import Store
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     config = DistilTraining(
         mode="l6" if args.lora else "full", loss=args.loss, epochs=args.epochs, minutes=args.minutes,
         peak_lr=args.lr, batch=args.batch, seed=args.seed,
-        dtype="bfloat16" if build.pick_dtype(args.dtype, device) == torch.bfloat16 else "float32",
+        dtype=build.training_dtype(args.dtype, device),
     )  # fmt: skip
     store = Store.open(args.store)
     jobs = find_jobs(args.data, args.manifest, split=args.split, sensor=args.sensor, questions=args.questions)

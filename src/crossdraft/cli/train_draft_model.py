@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     deep = decoder_config(build.resolve(args.target, "target")).num_layers
     build.set_threads(args.threads)
     layers = numbers if "," in args.layers else outer_layers(deep, numbers[0])
+    device = build.pick_device(args.device)
     config = DraftModelTraining(
-        layers=layers, epochs=args.epochs,
-        minutes=args.minutes, batch=args.batch, peak_lr=args.lr, seed=args.seed, dtype=args.dtype,
-        processes=args.processes, device=build.pick_device(args.device),
+        layers=layers, epochs=args.epochs, minutes=args.minutes, batch=args.batch, peak_lr=args.lr, seed=args.seed,
+        dtype=build.training_dtype(args.dtype, device), processes=args.processes, device=device,
     )  # fmt: skip
     with output.progress(args.json) as report:
         record = runs.train_on_corpus(

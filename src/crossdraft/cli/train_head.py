@@ -26,7 +26,10 @@ def corpus_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--online", action="store_true", help="compute the target's states anew for every batch, store nothing"
     )
-    verb.add_argument("--dtype", default="bfloat16", help="of the computation: bfloat16 (default) or float32")
+    verb.add_argument(
+        "--dtype", default="auto",
+        help="of the computation: bfloat16, float32, or auto, bfloat16 where the hardware has it (default: auto)",
+    )  # fmt: skip
     verb.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     verb.add_argument("--processes", type=int, default=1, metavar="N", help="2 halve every batch (default: 1)")
@@ -92,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
     from crossdraft.training.joint import JointTraining
 
     build.set_threads(args.threads)
-    joint = args.name == JOINT
+    joint, device = args.name == JOINT, build.pick_device(args.device)
     heads = HeadTraining(
         name="medusa" if joint else args.name, settings=settings, epochs=args.epochs, minutes=args.minutes,
-        batch=args.batch, peak_lr=args.lr, passes=args.passes, start=args.start, seed=args.seed, dtype=args.dtype,
-        freeze_output=args.freeze_output, followed=args.followed, processes=args.processes,
-        device=build.pick_device(args.device),
+        batch=args.batch, peak_lr=args.lr, passes=args.passes, start=args.start, seed=args.seed,
+        dtype=build.training_dtype(args.dtype, device), freeze_output=args.freeze_output, followed=args.followed,
+        processes=args.processes, device=device,
     )  # fmt: skip
     config: HeadTraining | JointTraining = heads
     if joint:

@@ -13,19 +13,26 @@ _PACKAGES = ("crossdraft", "torch", "transformers", "numpy", "safetensors", "tok
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpu_field("model name") or platform.processor() or platform.machine()
 
 
 def bf16_unit() -> str:
-    """The CPU's bf16 arithmetic unit ("amx_bf16", "avx512_bf16"), or "" where bf16 is emulated or nobody knows."""
+    """The CPU's bf16 arithmetic unit ("amx_bf16", "avx512_bf16"), or "" where there is none that is faster than its
+    float32, or nobody knows.
+
+    Intel's cores multiply float32 twice as fast as bf16 with AVX512_BF16 alone, where AMX is switched off, as in
+    some virtual machines (170 against 85 GFLOP/s, one core of an Emerald Rapids); AMD's the other way round.
+    """
     flags = _cpu_flags()
-    return next((unit for unit in ("amx_bf16", "avx512_bf16") if unit in flags), "")
+    if "amx_bf16" in flags:
+        return "amx_bf16"
+    return "avx512_bf16" if "avx512_bf16" in flags and not slow_bf16() else ""
+
+
+def slow_bf16() -> bool:
+    """Whether the CPU has bf16 instructions that are slower than its float32."""
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags and "amx_bf16" not in flags and _cpu_field("vendor_id") == "GenuineIntel"
 
 
 def has_fma() -> bool:
@@ -35,11 +42,16 @@ def has_fma() -> bool:
 
 def _cpu_flags() -> set[str]:
     """What the first CPU can do, as Linux names it; empty where nobody knows."""
+    return set(_cpu_field("flags").split())
+
+
+def _cpu_field(name: str) -> str:
+    """What Linux tells of the first CPU under ``name``; empty where nobody knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _commit() -> str | None:

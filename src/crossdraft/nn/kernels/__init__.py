@@ -3,8 +3,9 @@
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
 along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16, also with
 AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
-strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16: there the products are
-computed in float32, from weights that come from memory in half as many bytes. They need gcc at the first use
+strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16, or whose bfloat16 is
+slower than their float32: there the products are computed in float32, from weights that come from memory in half as
+many bytes. They need gcc at the first use
 (torch's OpenMP is gcc's); where they cannot be had, ``status`` says why and the library's products are used.
 CROSSDRAFT_KERNELS=0 leaves them out.
 """
@@ -26,7 +27,7 @@ from jaxtyping import BFloat16, Complex, Float, Int
 from torch import Tensor
 
 from crossdraft.core.places import cache_dir
-from crossdraft.core.provenance import bf16_unit, has_fma
+from crossdraft.core.provenance import bf16_unit, has_fma, slow_bf16
 
 HEADER, *SOURCES = (Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
@@ -266,15 +267,20 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-def compiled(folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
-    """The library in ``folder``, compiled for this very machine if it is not there.
+def flags_here() -> tuple[str, ...]:
+    """For the compiler: what this machine does fastest."""
+    return (*FLAGS, "-mno-avx512bf16") if slow_bf16() else FLAGS
+
+
+def compiled(folder: Path, flags: tuple[str, ...] | None = None) -> Path:
+    """The library in ``folder``, compiled for this very machine if it is not there. flags: None for ``flags_here``.
 
     Raises OSError without a compiler or a place to write, SubprocessError when compiling fails.
     """
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc")), None)
     if compiler is None:
         raise OSError("no C compiler (gcc)")
-    openmp = _openmp()
+    flags, openmp = flags_here() if flags is None else flags, _openmp()
     sign = "\n".join(
         (*(source.read_text() for source in (HEADER, *SOURCES)), compiler, " ".join(flags), openmp, _machine())
     )

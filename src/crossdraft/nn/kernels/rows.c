@@ -5,8 +5,9 @@
  * while the next block is fetched. Each output of each row is summed over the inputs in one order, so it is the same bits
  * however many rows there are.
  *
- * With AMX, MAXR rows are two tiles. Without AVX512_BF16 the rows are widened to floats first, and the halves of a pair
- * are multiplied one after the other: on AVX-512, on AVX2, or, to test packing and blocks on any machine, as plain floats.
+ * With AMX, MAXR rows are two tiles. Without AVX512_BF16, or where it is left out because floats are faster, the rows are
+ * widened to floats first, and the halves of a pair are multiplied one after the other: on AVX-512, on AVX2, or, to test
+ * packing and blocks on any machine, as plain floats.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -58,10 +59,11 @@ static void end_tiles(const tiles *before)
 }
 
 /* x: `rows` of them, padded to whole tiles */
-static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n,
+static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, long tile,
                     const char *ahead, long step)
 {
 	float out[MAXR * BLOCK];
+	(void)tile;
 	_tile_zero(0);
 	_tile_zero(1);
 	_tile_zero(2);
@@ -97,54 +99,30 @@ static void product(long rows, const bf16 *w, const input *x, const float *bias,
 		}
 }
 
-#elif defined(__AVX512BF16__)
-#include <immintrin.h>
+/* m rows, and of zeros up to whole tiles */
+static void copy(const bf16 *x, long m, long k, input *to)
+{
+	memcpy(to, x, m * k * sizeof(input));
+	memset(to + m * k, 0, (ROWS_OF_TILE - 1 - (m - 1) % ROWS_OF_TILE) * k * sizeof(input));
+}
 
-#define BLOCK 32
-#define MAXR 14
-#define TILE (14 * MAXR)
+/* numbers of a tile of m rows, and the distance from row to row */
+static long room(long m, long k)
+{
+	return (m + ROWS_OF_TILE) * k;
+}
 
-typedef bf16 input;
-
-#define KERNEL(R)                                                                                                       \
-	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
-	                     long step)                                                                                     \
-	{                                                                                                                   \
-		__m512 a[R], b[R];                                                                                              \
-		for (int r = 0; r < R; r++) {                                                                                   \
-			a[r] = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps();                                                  \
-			b[r] = bias ? _mm512_loadu_ps(bias + 16) : _mm512_setzero_ps();                                             \
-		}                                                                                                               \
-		for (long p = 0; p < k / 2; p++) {                                                                              \
-			__m512bh u = (__m512bh)_mm512_loadu_si512(w + p * 2 * BLOCK);                                               \
-			__m512bh v = (__m512bh)_mm512_loadu_si512(w + p * 2 * BLOCK + BLOCK);                                       \
-			_mm_prefetch(ahead + p * step, _MM_HINT_T1);                                                                \
-			_mm_prefetch(ahead + p * step + 64, _MM_HINT_T1);                                                           \
-			for (int r = 0; r < R; r++) {                                                                               \
-				int32_t two;                                                                                            \
-				memcpy(&two, x + r * k + 2 * p, 4);                                                                     \
-				__m512bh t = (__m512bh)_mm512_set1_epi32(two);                                                          \
-				a[r] = _mm512_dpbf16_ps(a[r], u, t);                                                                    \
-				b[r] = _mm512_dpbf16_ps(b[r], v, t);                                                                    \
-			}                                                                                                           \
-		}                                                                                                               \
-		for (int r = 0; r < R; r++) {                                                                                   \
-			_mm256_storeu_si256((__m256i *)(y + r * n), (__m256i)_mm512_cvtneps_pbh(a[r]));                             \
-			_mm256_storeu_si256((__m256i *)(y + r * n + 16), (__m256i)_mm512_cvtneps_pbh(b[r]));                        \
-		}                                                                                                               \
-	}
+static long distance(long k)
+{
+	return k;
+}
 
 #else
 
-typedef float input;
-
-static float wide(bf16 value)
-{
-	uint32_t bits = (uint32_t)value << 16;
-	float out;
-	memcpy(&out, &bits, 4);
-	return out;
-}
+/* Rows are kept PANEL inputs at a time, at a distance that the compiler knows, so that any row's inputs are addressed
+ * without a register for each row. */
+#define PANEL 1536
+#define STRIDE (PANEL + 16)
 
 /* to the nearest, ties to even */
 static bf16 narrow(float value)
@@ -154,11 +132,50 @@ static bf16 narrow(float value)
 	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
 #include <immintrin.h>
+
+typedef bf16 input;
 
 #define BLOCK 32
 #define MAXR 14
+#define TILE (14 * MAXR)
+#define VECTORS 2
+#define FLOATS __m512
+#define ALL(NAME) _mm512_##NAME
+
+/* sum[] += inputs p and p + 1 of rows times those of a block */
+#define ADD_PAIR(R)                                                                                                     \
+	__m512bh two[VECTORS];                                                                                              \
+	_mm_prefetch(ahead + 64, _MM_HINT_T1);                                                                              \
+	EACH (int j = 0; j < VECTORS; j++)                                                                                  \
+		two[j] = (__m512bh)_mm512_loadu_si512(w + 32 * j);                                                              \
+	EACH (int r = 0; r < R; r++) {                                                                                      \
+		int32_t pair;                                                                                                   \
+		memcpy(&pair, x + r * STRIDE + p, 4);                                                                           \
+		EACH (int j = 0; j < VECTORS; j++)                                                                              \
+			sum[r][j] = _mm512_dpbf16_ps(sum[r][j], two[j], (__m512bh)_mm512_set1_epi32(pair));                         \
+	}
+
+#else
+
+typedef float input;
+
+#define BLOCK 16
+
+static float wide(bf16 value)
+{
+	uint32_t bits = (uint32_t)value << 16;
+	float out;
+	memcpy(&out, &bits, 4);
+	return out;
+}
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+#define VECTORS 1
+#define MAXR 28
 #define TILE (4 * MAXR)
 #define FLOATS __m512
 #define ALL(NAME) _mm512_##NAME
@@ -169,7 +186,7 @@ static bf16 narrow(float value)
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 
-#define BLOCK 16
+#define VECTORS 2
 #define MAXR 6
 #define TILE (8 * MAXR)
 #define FLOATS __m256
@@ -180,94 +197,128 @@ static bf16 narrow(float value)
 
 #else
 
-#define BLOCK 32
-#define MAXR 14
-#define TILE (14 * MAXR)
+#define MAXR 6
+#define TILE (8 * MAXR)
 
-static void plain_rows(int rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n)
+static void plain_rows(int rows, const bf16 *w, const float *x, float *sums, long k)
 {
 	for (int r = 0; r < rows; r++)
-		for (long i = 0; i < BLOCK; i++) {
-			float sum = bias ? bias[i] : 0.0f;
-			for (long p = 0; p < k / 2; p++) {
-				const bf16 *pair = w + p * 2 * BLOCK + 2 * i;
-				sum += wide(pair[0]) * x[r * k + 2 * p];
-				sum += wide(pair[1]) * x[r * k + 2 * p + 1];
-			}
-			y[r * n + i] = narrow(sum);
-		}
+		for (long i = 0; i < BLOCK; i++)
+			for (long p = 0; p < k; p++)
+				sums[r * BLOCK + i] += wide(w[(p - p % 2) * BLOCK + 2 * i + p % 2]) * x[r * STRIDE + p];
 }
 
 #define KERNEL(R)                                                                                                       \
-	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
-	                     long step)                                                                                     \
+	static void rows_##R(const bf16 *w, const input *x, float *sums, long k, const char *ahead, long step)              \
 	{                                                                                                                   \
 		(void)ahead;                                                                                                    \
 		(void)step;                                                                                                     \
-		plain_rows(R, w, x, bias, y, k, n);                                                                             \
+		plain_rows(R, w, x, sums, k);                                                                                   \
 	}
 #endif
+
+/* of every pair in a register, the lower half is the earlier input */
+#define ADD_HALVES(R, AT, HALF)                                                                                         \
+	EACH (int j = 0; j < VECTORS; j++)                                                                                  \
+		half[j] = FLOAT(HALF(LOAD(w + 2 * j * (BLOCK / VECTORS))));                                                     \
+	EACH (int r = 0; r < R; r++) {                                                                                      \
+		FLOATS t = ALL(set1_ps)(x[r * STRIDE + AT]);                                                                    \
+		EACH (int j = 0; j < VECTORS; j++)                                                                              \
+			sum[r][j] = ALL(fmadd_ps)(half[j], t, sum[r][j]);                                                           \
+	}
+#define LOWER(X) ALL(slli_epi32)(X, 16)
+#define UPPER(X) AND(X, ALL(set1_epi32)((int)0xffff0000))
+#define ADD_PAIR(R)                                                                                                     \
+	FLOATS half[VECTORS];                                                                                               \
+	ADD_HALVES(R, p, LOWER)                                                                                             \
+	ADD_HALVES(R, p + 1, UPPER)
+#endif
+
+#define EACH _Pragma("GCC unroll 28") for
 
 #ifndef KERNEL
-/* u and v: BLOCK / 2 outputs each; of every pair, the lower half is the earlier input */
+/* sums (R, BLOCK) += k inputs of R rows times those of a block */
 #define KERNEL(R)                                                                                                       \
-	static void rows_##R(const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, const char *ahead,  \
-	                     long step)                                                                                     \
+	static void rows_##R(const bf16 *w, const input *x, float *sums, long k, const char *ahead, long step)              \
 	{                                                                                                                   \
-		FLOATS a[R], b[R], u, v;                                                                                        \
-		float out[BLOCK];                                                                                               \
-		for (int r = 0; r < R; r++) {                                                                                   \
-			a[r] = bias ? ALL(loadu_ps)(bias) : ALL(setzero_ps)();                                                      \
-			b[r] = bias ? ALL(loadu_ps)(bias + BLOCK / 2) : ALL(setzero_ps)();                                          \
+		FLOATS sum[R][VECTORS];                                                                                         \
+		EACH (int r = 0; r < R; r++)                                                                                    \
+			EACH (int j = 0; j < VECTORS; j++)                                                                          \
+				sum[r][j] = ALL(loadu_ps)(sums + r * BLOCK + j * (BLOCK / VECTORS));                                    \
+		for (long p = 0; p < k; p += 2, w += 2 * BLOCK, ahead += step) {                                                \
+			_mm_prefetch(ahead, _MM_HINT_T1);                                                                           \
+			ADD_PAIR(R)                                                                                                 \
 		}                                                                                                               \
-		for (long p = 0; p < k / 2; p++, w += 2 * BLOCK) {                                                              \
-			_mm_prefetch(ahead + p * step, _MM_HINT_T1);                                                                \
-			if (BLOCK == 32)                                                                                            \
-				_mm_prefetch(ahead + p * step + 64, _MM_HINT_T1);                                                       \
-			u = FLOAT(ALL(slli_epi32)(LOAD(w), 16));                                                                    \
-			v = FLOAT(ALL(slli_epi32)(LOAD(w + BLOCK), 16));                                                            \
-			for (int r = 0; r < R; r++) {                                                                               \
-				FLOATS t = ALL(set1_ps)(x[r * k + 2 * p]);                                                              \
-				a[r] = ALL(fmadd_ps)(u, t, a[r]);                                                                       \
-				b[r] = ALL(fmadd_ps)(v, t, b[r]);                                                                       \
-			}                                                                                                           \
-			u = FLOAT(AND(LOAD(w), ALL(set1_epi32)((int)0xffff0000)));                                                  \
-			v = FLOAT(AND(LOAD(w + BLOCK), ALL(set1_epi32)((int)0xffff0000)));                                          \
-			for (int r = 0; r < R; r++) {                                                                               \
-				FLOATS t = ALL(set1_ps)(x[r * k + 2 * p + 1]);                                                          \
-				a[r] = ALL(fmadd_ps)(u, t, a[r]);                                                                       \
-				b[r] = ALL(fmadd_ps)(v, t, b[r]);                                                                       \
-			}                                                                                                           \
-		}                                                                                                               \
-		for (int r = 0; r < R; r++) {                                                                                   \
-			ALL(storeu_ps)(out, a[r]);                                                                                  \
-			ALL(storeu_ps)(out + BLOCK / 2, b[r]);                                                                      \
-			for (int i = 0; i < BLOCK; i++)                                                                             \
-				y[r * n + i] = narrow(out[i]);                                                                          \
-		}                                                                                                               \
+		EACH (int r = 0; r < R; r++)                                                                                    \
+			EACH (int j = 0; j < VECTORS; j++)                                                                          \
+				ALL(storeu_ps)(sums + r * BLOCK + j * (BLOCK / VECTORS), sum[r][j]);                                    \
 	}
 #endif
-#endif
 
-#ifdef KERNEL
 KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6)
 #if MAXR > 6
 KERNEL(7) KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12) KERNEL(13) KERNEL(14)
 #endif
+#if MAXR > 14
+KERNEL(15) KERNEL(16) KERNEL(17) KERNEL(18) KERNEL(19) KERNEL(20) KERNEL(21)
+KERNEL(22) KERNEL(23) KERNEL(24) KERNEL(25) KERNEL(26) KERNEL(27) KERNEL(28)
+#endif
 
-typedef void (*kernel)(const bf16 *, const input *, const float *, bf16 *, long, long, const char *, long);
+typedef void (*kernel)(const bf16 *, const input *, float *, long, const char *, long);
 
 static const kernel KERNELS[MAXR + 1] = {
 	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6,
 #if MAXR > 6
 	rows_7, rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14,
 #endif
+#if MAXR > 14
+	rows_15, rows_16, rows_17, rows_18, rows_19, rows_20, rows_21,
+	rows_22, rows_23, rows_24, rows_25, rows_26, rows_27, rows_28,
+#endif
 };
 
-static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n,
+/* x: the first of the rows in a tile of `tile`, as copied below */
+static void product(long rows, const bf16 *w, const input *x, const float *bias, bf16 *y, long k, long n, long tile,
                     const char *ahead, long step)
 {
-	KERNELS[rows](w, x, bias, y, k, n, ahead, step);
+	float sums[MAXR * BLOCK];
+	for (long r = 0; r < rows; r++)
+		for (long i = 0; i < BLOCK; i++)
+			sums[r * BLOCK + i] = bias ? bias[i] : 0.0f;
+	for (long p = 0; p < k; p += PANEL)
+		KERNELS[rows](w + p * BLOCK, x + p / PANEL * tile * STRIDE, sums, k - p < PANEL ? k - p : PANEL,
+		              ahead + p / 2 * step, step);
+	for (long r = 0; r < rows; r++)
+		for (long i = 0; i < BLOCK; i++)
+			y[r * n + i] = narrow(sums[r * BLOCK + i]);
+}
+
+/* m rows in panels */
+static void copy(const bf16 *x, long m, long k, input *to)
+{
+	for (long first = 0; first < k; first += PANEL)
+		for (long r = 0; r < m; r++, to += STRIDE) {
+			const bf16 *from = x + r * k + first;
+			long count = k - first < PANEL ? k - first : PANEL;
+#ifdef __AVX512BF16__
+			memcpy(to, from, count * sizeof(input));
+#else
+			for (long i = 0; i < count; i++)
+				to[i] = wide(from[i]);
+#endif
+		}
+}
+
+/* numbers of a tile of m rows, and the distance from row to row */
+static long room(long m, long k)
+{
+	return (k + PANEL - 1) / PANEL * m * STRIDE;
+}
+
+static long distance(long k)
+{
+	(void)k;
+	return STRIDE;
 }
 
 #define STEP 2
@@ -307,39 +358,19 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
 }
 
-/* whether the rows must be copied, for the kernels read them in whole tiles, and some as floats */
-static int copied(long m)
-{
-	return sizeof(input) != sizeof(bf16) || m % ROWS_OF_TILE;
-}
-
-static void copy(const bf16 *x, long m, long k, input *to)
-{
-#ifdef __AVX512BF16__
-	memcpy(to, x, m * k * sizeof(input));
-#else
-	for (long i = 0; i < m * k; i++)
-		to[i] = wide(x[i]);
-#endif
-	memset(to + m * k, 0, (ROWS_OF_TILE - 1 - (m - 1) % ROWS_OF_TILE) * k * sizeof(input));
-}
-
 /* y (m, n) = x (m, k) W' + bias (n floats, or none); 0 without memory */
 int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
 {
-	input *space = 0;
+	long most = m < TILE ? m : TILE;
+	input *space = malloc(room(most, k) * sizeof(input));
 	(void)threads;
-	if (copied(m) && !(space = malloc(((m < TILE ? m : TILE) + ROWS_OF_TILE) * k * sizeof(input))))
+	if (!space)
 		return 0;
 	/* of many rows, so many at a time as stay in the cache beside a block */
 	for (long first = 0; first < m; first += TILE) {
 		long tile = m - first < TILE ? m - first : TILE;
 		long chunks = (tile + MAXR - 1) / MAXR;
-		const input *read = space;
-		if (space)
-			copy(x + first * k, tile, k, space);
-		else
-			read = (const input *)(x + first * k);
+		copy(x + first * k, tile, k, space);
 #pragma omp parallel num_threads(threads) if (threads > 1)
 		{
 			tiles before;
@@ -356,8 +387,8 @@ int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, lo
 						rows = tile - at;
 					/* every chunk of rows fetches its share of the next block */
 					const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
-					product(rows, block, read + at * k, bias ? bias + o : 0, y + (first + at) * n + o, k, n, ahead,
-					        4 * BLOCK / chunks);
+					product(rows, block, space + at * distance(k), bias ? bias + o : 0, y + (first + at) * n + o, k, n,
+					        tile, ahead, 4 * BLOCK / chunks);
 					at += rows;
 				}
 			}
