@@ -1,6 +1,8 @@
 """A target's own answers, made in batches: the target's law, its ends, and the same after an interruption."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -232,7 +234,9 @@ def test_what_cannot_work_is_refused(folder: Path, tmp_path: Path) -> None:
         next(_target(tmp_path).answers([Batch((ASKED[0],), 0.0, 0)]))
 
 
-def test_prompts_of_its_own_go_on_from_the_template(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_its_own_go_on_from_the_template(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Each is what the model says behind the opening; those cut short, too short, or known are dropped."""
     monkeypatch.setattr(module, "_FEW_WORDS", 0)
     target, tokenizer = TextTarget(folder, torch.float32, 40), TextTokenizer(folder)
@@ -255,9 +259,29 @@ def test_prompts_of_its_own_go_on_from_the_template(folder: Path, monkeypatch: p
     ended = [tokenizer.decode(answer[:-1]).strip() for answer in said if answer[-1] in ENDS]
     assert made == list(dict.fromkeys(text for text in ended if text))[:5]
     assert own_prompts(target, SelfAsking(count=5, max_tokens=40, batch=4, seed=1)) == made
+    _are_gone_on_with(target, made, tmp_path / "kept", seen)
     monkeypatch.setattr(module, "_FEW_WORDS", 1000)
     with pytest.raises(SettingError, match="made up 16 prompts, of which 0 end and are new, 2 are wanted"):
         own_prompts(target, SelfAsking(count=2, max_tokens=40, batch=4))
     for wrong in ({"count": 0}, {"count": 1, "temperature": 0.0}, {"count": 1, "max_tokens": 0}):
         with pytest.raises(SettingError):
             SelfAsking(**wrong)
+
+
+def _are_gone_on_with(target: TextTarget, made: list[str], keep: Path, seen: list[Any]) -> None:
+    """Broken off after a batch, the same prompts are found, and nothing is drawn again."""
+    config = SelfAsking(count=5, max_tokens=40, batch=4, seed=1)
+
+    def stop(*_: object) -> None:
+        if keep.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own_prompts(target, config, stop, keep)
+    kept = json.loads(keep.read_text())
+    assert kept["made"] > 0 and kept["found"] == made[: len(kept["found"])]
+    drawn = len(seen)
+    assert own_prompts(target, config, keep=keep) == made
+    assert len(seen) - drawn < drawn and own_prompts(target, config, keep=keep) == made
+    with pytest.raises(SettingError, match="made up with other settings"):
+        own_prompts(target, replace(config, seed=2), keep=keep)

@@ -22,7 +22,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "type, device and processes do not matter",
     )
     verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
-    verb.add_argument("--out", required=True, metavar="FILE", help="the JSON lines that shall be written")
+    verb.add_argument(
+        "--out", required=True, metavar="FILE", help="the JSON lines that shall be written; run again to go on"
+    )
     verb.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the sampling (default: 1)")
     verb.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of a prompt (default: 128)")
     verb.add_argument("--batch", type=int, default=48, metavar="N", help="made at once (default: 48)")
@@ -43,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
         raise SettingError(f"--threads is {args.threads}, must be 1 or more")
     if Path(args.out).exists():
         raise SettingError(f"{args.out} is there already; name another file, or remove it")
-    made = _made_up(args) if args.about is None else _about(args)
+    keep = Path(f"{args.out}.part")
+    made = _made_up(args, keep) if args.about is None else _about(args)
     write_atomically(Path(args.out), "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made).encode())
+    keep.unlink(missing_ok=True)
     print(
         f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --target {args.target} "
         f"--prompts {args.out} --out CORPUS"
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _made_up(args: argparse.Namespace) -> list[dict[str, str]]:
+def _made_up(args: argparse.Namespace, keep: Path) -> list[dict[str, str]]:
     import torch
 
     from crossdraft.build import Source, watches
@@ -68,7 +72,7 @@ def _made_up(args: argparse.Namespace) -> list[dict[str, str]]:
     dtype = getattr(torch, source.dtype)
     target = TextTarget(Path(source.folder), dtype, config.max_tokens, args.threads, source.device)
     with output.progress() as report:
-        made = own_prompts(target, config, report)
+        made = own_prompts(target, config, report, keep)
     return [
         {"id": f"own-{number:05d}", "kind": FREE, "question": text, "part": "training",
          "group": f"own/{number % _GROUPS}"}

@@ -5,6 +5,7 @@ the settings alone, and each batch draws from a generator of its own, so a run t
 again writes what an unbroken one does.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,11 +19,13 @@ import torch
 from crossdraft.core.errors import CheckpointError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter
+from crossdraft.core.records import write_atomically
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.types import Limits, Sampling
 from crossdraft.core.weights import read_json, weight_files
 from crossdraft.data.corpus import CorpusWriter, Reply
 from crossdraft.decode.loop import first_end, generate
+from crossdraft.models import fingerprint
 from crossdraft.models.spliced import end_tokens
 from crossdraft.models.tokenizer import TextTokenizer
 from crossdraft.nn.decoder import many_lengths
@@ -221,17 +224,24 @@ _TRIES = 8
 """Times as many prompts as are wanted may be made up before it is said that there are too few good ones."""
 
 
-def own_prompts(target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None) -> list[str]:
+def own_prompts(
+    target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None, keep: Path | None = None
+) -> list[str]:
     """Prompts that the target makes up itself: it is shown its chat template up to the user's first words, and what
     it goes on with is one. Those that do not end, say next to nothing or came before are dropped.
 
+    keep: a file that knows after every batch what was made so far; where it is there, it is gone on with.
     Source of the idea: Xu et al., "Magpie", arXiv 2406.08464. Raises SettingError where there is no chat template,
-    or when too few of what it says can be used.
+    when too few of what it says can be used, or when ``keep`` was made by other settings; CrossdraftError when it
+    cannot be read or written.
     """
     tokenizer = TextTokenizer(target.folder)
     opening, ends = tokenizer.opening(), end_tokens(target.folder, read_json(target.folder / "config.json"))
-    found: dict[str, None] = {}
-    made = 0
+    how = {"checkpoint": fingerprint(target.folder), "dtype": str(target.dtype), **asdict(config)}
+    del how["count"]  # the batches come in one order however many are wanted
+    before = _begun(keep, how)
+    found: dict[str, None] = dict.fromkeys(before["found"])
+    made = before["made"]
     while len(found) < config.count:
         if made >= _TRIES * config.count:
             raise SettingError(
@@ -250,7 +260,20 @@ def own_prompts(target: "TextTarget", config: SelfAsking, report: Report = lambd
                 if tokens[-1] in ends and len(text.split()) > _FEW_WORDS:
                     found.setdefault(text)
             report("making up prompts", min(len(found), config.count), config.count)
+            if keep is not None:
+                told = {"how": how, "made": made, "found": list(found)}
+                write_atomically(keep, json.dumps(told, ensure_ascii=False).encode())
     return list(found)[: config.count]
+
+
+def _begun(keep: Path | None, how: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``own_prompts`` kept; nothing yet where there is no such file."""
+    if keep is None or not keep.exists():
+        return {"how": how, "made": 0, "found": []}
+    before = read_json(keep)
+    if before.get("how") != how:
+        raise SettingError(f"{keep} holds prompts made up with other settings; remove it, or name another file")
+    return before
 
 
 _FEW_WORDS = 2
