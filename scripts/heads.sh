@@ -2,8 +2,8 @@
 # A target's own answers, and every drafting head trained on them:
 #     sh scripts/heads.sh nano|answers|smollm OUT [TARGET [cpu|cuda]]
 # Whatever is there already is kept or gone on with; what another version of this recipe, or another device, made needs
-# another OUT. On a CPU, nano and SmolLM2's answers alone keep one core busy each; smollm, which also makes answers that
-# are not there yet, trains on both. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is
+# another OUT. On a CPU, nano keeps one core busy; SmolLM2's answers come from two processes, which share the other until
+# nano is ready; smollm, which also makes answers that are not there yet, trains on both cores. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is
 # told in docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
 set -eu
 which=$1 out=$2 target=${3:-nano} device=${4:-cpu}
@@ -11,10 +11,11 @@ export OMP_NUM_THREADS=1
 bin=${CROSSDRAFT:-.venv/bin/crossdraft}
 lead=   # exec, for the job that runs beside the others, so that it can be ended
 beside= # its process
+threads=1
 trap 'test -z "$beside" || kill "$beside" 2>/dev/null' EXIT
 trap 'exit 130' INT TERM
 
-run() { $lead $bin "$@" --threads 1; }
+run() { $lead $bin "$@" --threads "$threads"; }
 head() {
 	name=$1
 	shift
@@ -27,8 +28,10 @@ model() {
 answer() {
 	prompts=$1 corpus=$2
 	shift 2
+	threads=$makers
 	run data answers --target "$target" --prompts "$prompts" --temperature 0,0,0.7 --max-new-tokens 160 \
 		--out "$corpus" --device "$device" --batch "$batch" "$@"
+	threads=1
 }
 wait_beside() {
 	wait "$beside"
@@ -36,8 +39,8 @@ wait_beside() {
 }
 
 case $which-$device in
-nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2500 own=3000 about=1000 ;;
-answers-cuda | smollm-cuda) batch=1024 composed=8000 own=16000 about=6000 ;;
+nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2500 own=3000 about=1000 makers=2 ;;
+answers-cuda | smollm-cuda) batch=1024 composed=8000 own=16000 about=6000 makers=1 ;;
 *)
 	echo "heads.sh: '$which' on '$device' is unknown; give nano, answers or smollm, and cpu or (not nano) cuda" >&2
 	exit 2
@@ -68,6 +71,7 @@ answers | smollm)
 	else
 		answer training "$out/answers" --limit "$composed"
 	fi
+	threads=$makers
 	test -f "$out/own.jsonl" || run data prompts --target "$target" --limit "$own" --seed 1 --out "$out/own.jsonl" \
 		--device "$device" --batch "$batch"
 	answer "$out/own.jsonl" "$out/own"
