@@ -263,6 +263,19 @@ def test_a_layer_but_for_its_attention(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("part", ["project", "join", "feed"])
+def test_a_layer_that_does_nothing_is_found_out(libraries: list[Any], part: str) -> None:
+    class Broken:
+        def __init__(self, library: Any) -> None:
+            self._library = library
+
+        def __getattr__(self, name: str) -> Any:
+            return (lambda *_: 1) if name == f"crossdraft_{part}" else getattr(self._library, name)
+
+    for library in libraries:
+        assert kernels._layers_right(library) and not kernels._layers_right(Broken(library))
+
+
 def test_what_cannot_be_packed_is_left_to_the_library(
     libraries: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,7 +366,10 @@ def test_it_is_compiled_once(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (lambda patch: (patch.delenv("CC", raising=False), patch.setenv("PATH", "")), "no C compiler"),
         (lambda patch: patch.setenv("CC", "false"), "cannot be compiled"),
         (lambda patch: patch.setattr(kernels, "load", _broken), "cannot be compiled: not a library"),
-        (lambda patch: patch.setattr(kernels, "_is_right", lambda _: False), "wrong on a small example"),
+        *(
+            (lambda patch, name=name: patch.setattr(kernels, name, lambda _: False), "wrong on a small example")
+            for name in ("_is_right", "_attends_right", "_layers_right")
+        ),
     ],
 )
 def test_why_it_is_left_out(fresh: pytest.MonkeyPatch, change: Any, why: str) -> None:

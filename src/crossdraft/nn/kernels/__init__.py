@@ -61,7 +61,7 @@ def status() -> Status:
         return Status(None, f"cannot be compiled: {str(error).partition(os.linesep)[0]:.120}")
     if not library.crossdraft_begin():
         return Status(None, "the system does not let this process use AMX")
-    if _is_right(library) and _attends_right(library):
+    if _is_right(library) and _attends_right(library) and _layers_right(library):
         return Status(library)
     return Status(None, "wrong on a small example")
 
@@ -342,3 +342,41 @@ def _attends_right(library: ctypes.CDLL) -> bool:
     scores = torch.einsum("shgd,hnd->hgsn", q, keys).masked_fill(~shown, float("-inf"))
     wanted = torch.einsum("hgsn,hnd->shgd", scores.softmax(-1), values).flatten(1)
     return bool((got - wanted).abs().max() < 1e-4) and torch.equal(alone[0], got[-1])
+
+
+def _layers_right(library: ctypes.CDLL) -> bool:
+    """A small layer within bfloat16's rounding of float32, and its last row alone with the same bits."""
+    draw = torch.Generator().manual_seed(0)
+    size, dim, floor, rows = 64, 32, 0.01, 3
+    shapes = {"qkv": (4 * dim, size), "out": (size, 2 * dim), "gate_up": (2 * size, size), "down": (size, size)}
+    weights = {name: (torch.randn(shape, generator=draw) / 8).bfloat16() for name, shape in shapes.items()}
+    norm = (torch.rand(size, generator=draw) + 0.5) * size**0.5
+    packed: dict[str, tuple[Tensor, Tensor | None]] = {
+        name: (pack(library, w), None) for name, w in weights.items()
+    }
+    layer = Layer(library, packed, (norm, norm), heads=2, kv_heads=1, dim=dim, floor=floor, scale=1.0)
+    x, mixed = torch.randn(rows, size, generator=draw).bfloat16(), torch.randn(rows, 2 * dim, generator=draw)
+    turns = torch.polar(torch.ones(rows, 1, dim // 2), torch.rand(rows, 1, dim // 2, generator=draw) * 7)
+
+    def through(some: slice) -> Tensor:
+        projected = layer.project(x[some], turns[some], normed=True)
+        joined = layer.join(mixed[some], x[some])
+        fed = joined.clone()
+        layer.feed(fed)
+        return torch.cat([part.flatten(1) for part in (*projected, joined.float(), fed.float())], 1)
+
+    def linear(name: str, of: Tensor) -> Tensor:
+        return F.linear(of, weights[name].float())
+
+    def normed(of: Tensor) -> Tensor:
+        return of * norm / (of.square().sum(1, keepdim=True) + floor**2).sqrt()
+
+    turned, plain = linear("qkv", normed(x.float())).split([3 * dim, dim], 1)
+    pairs = torch.view_as_complex(turned.reshape(rows, 3, dim // 2, 2)) * turns
+    joined = x.float() + linear("out", mixed)
+    gate, up = linear("gate_up", normed(joined)).chunk(2, 1)
+    fed = joined + linear("down", F.silu(gate) * up)
+    wanted = torch.cat([torch.view_as_real(pairs).flatten(1), plain, joined, fed], 1)
+    got = through(slice(rows))
+    near = (got - wanted).abs() <= 0.03 * (1 + wanted.abs())
+    return bool(near.all()) and torch.equal(through(slice(rows - 1, rows))[0], got[-1])
