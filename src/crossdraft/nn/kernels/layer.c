@@ -1,6 +1,7 @@
 /* A decoder layer but for its attention: norm, rotation, gate, and with the products of rows.c each half in one call. bfloat16
  * in and out, float32 inside; each row by itself, in one order, so its bits do not depend on the other rows. Sizes are
- * multiples of 16, of a layer's matrices of 32.
+ * multiples of 16, of a layer's matrices of 32. Of each half, one team of threads shares out the rows, and of the products
+ * the outputs.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -68,31 +69,29 @@ static const counts SWAPPED = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15,
 static const lanes SIGN = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
 #endif
 
-/* rows [queries | keys | values] of `turned` + `plain` numbers. The first `turned` are pairs and turn by the row's angle
- * (cosine, sine for each pair of a head of dim; `turn_step` floats from row to row), the first `queries` of them are scaled.
- * q (rows, queries), k (rows, turned - queries), v (rows, plain), float32. */
-static void split(const bf16 *x, const float *turns, float *q, float *k, float *v, long rows, long queries, long turned,
-                  long plain, long dim, long turn_step, float scale)
+/* a row [queries | keys | values] of `turned` + `plain` numbers. The first `turned` are pairs and turn by the row's angle
+ * (cosine, sine for each pair of a head of dim), the first `queries` of them are scaled. To float32. */
+static void split(const bf16 *x, const float *turns, float *q, float *k, float *v, long queries, long turned, long plain,
+                  long dim, float scale)
 {
-	for (long r = 0; r < rows; r++, x += turned + plain, turns += turn_step) {
-		for (long at = 0; at < turned; at += dim) {
-			int is_query = at < queries;
-			float *to = is_query ? q + r * queries + at : k + r * (turned - queries) + at - queries;
-			float by = is_query ? scale : 1.0f;
-			for (long c = 0; c < dim; c += LANES) {
-				lanes value = wide(x + at + c), turn = *(const lanes *)(turns + c);
-				lanes cosine = __builtin_shuffle(turn, EVEN), sine = __builtin_shuffle(turn, ODD);
-				lanes other = __builtin_shuffle(value, SWAPPED);
-				*(lanes *)(to + c) = (value * cosine + other * (sine * SIGN)) * by;
-			}
+	for (long at = 0; at < turned; at += dim) {
+		int is_query = at < queries;
+		float *to = is_query ? q + at : k + at - queries;
+		float by = is_query ? scale : 1.0f;
+		for (long c = 0; c < dim; c += LANES) {
+			lanes value = wide(x + at + c), turn = *(const lanes *)(turns + c);
+			lanes cosine = __builtin_shuffle(turn, EVEN), sine = __builtin_shuffle(turn, ODD);
+			lanes other = __builtin_shuffle(value, SWAPPED);
+			*(lanes *)(to + c) = (value * cosine + other * (sine * SIGN)) * by;
 		}
-		for (long c = 0; c < plain; c += LANES)
-			*(lanes *)(v + r * plain + c) = wide(x + turned + c);
 	}
+	for (long c = 0; c < plain; c += LANES)
+		*(lanes *)(v + c) = wide(x + turned + c);
 }
 
 /* rows.c */
-int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads);
+long crossdraft_space(long m, long k);
+void crossdraft_share(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, void *space);
 
 /* a packed matrix (n, k); bias: none, or n floats */
 typedef struct {
@@ -109,15 +108,34 @@ typedef struct {
 	float floor, scale;
 } layer;
 
-static int apply(const linear *by, const bf16 *x, bf16 *y, long rows, int threads)
+/* by all threads of a team together, here and below */
+static void apply(const linear *by, const bf16 *x, bf16 *y, long rows, void *space)
 {
-	return crossdraft_rows(by->w, x, by->bias, y, rows, by->n, by->k, threads);
+	crossdraft_share(by->w, x, by->bias, y, rows, by->n, by->k, space);
 }
 
-static void add(bf16 *x, const bf16 *y, long count)
+static void norm_rows(const bf16 *x, const float *w, bf16 *y, long rows, long dim, float floor)
 {
-	for (long c = 0; c < count; c += LANES)
-		narrow(wide(x + c) + wide(y + c), x + c);
+#pragma omp for schedule(static)
+	for (long r = 0; r < rows; r++)
+		crossdraft_norm(x + r * dim, w, y + r * dim, 1, dim, floor);
+}
+
+/* y += x */
+static void add_rows(bf16 *y, const bf16 *x, long rows, long dim)
+{
+#pragma omp for schedule(static)
+	for (long r = 0; r < rows; r++)
+		for (long c = r * dim; c < (r + 1) * dim; c += LANES)
+			narrow(wide(y + c) + wide(x + c), y + c);
+}
+
+/* one allocation for what a half works in: `numbers` of bfloat16, behind as many bytes for the copies of its products */
+static bf16 *work(long bytes, long numbers, void **copies)
+{
+	long aligned = (bytes + 63) / 64 * 64;
+	*copies = malloc(aligned + numbers * sizeof(bf16));
+	return *copies ? (bf16 *)((char *)*copies + aligned) : 0;
 }
 
 /* q, k and v of rows x, behind the input norm where `normed`; the rest as split. 0 without memory, here and below */
@@ -125,52 +143,68 @@ int crossdraft_project(const layer *of, const bf16 *x, int normed, const float *
                        float *v, long rows, int threads)
 {
 	long width = of->qkv.k, queries = of->heads * of->dim, keys = of->kv_heads * of->dim;
-	bf16 *space = malloc(rows * (width + of->qkv.n) * sizeof(bf16)), *all = space + rows * width;
-	if (!space)
+	void *copies;
+	bf16 *reads = work(crossdraft_space(rows, width), rows * (width + of->qkv.n), &copies), *all = reads + rows * width;
+	(void)threads;
+	if (!reads)
 		return 0;
-	if (normed) {
-		crossdraft_norm(x, of->norm_in, space, rows, width, of->floor);
-		x = space;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	{
+		if (normed)
+			norm_rows(x, of->norm_in, reads, rows, width, of->floor);
+		apply(&of->qkv, normed ? reads : x, all, rows, copies);
+#pragma omp for schedule(static)
+		for (long r = 0; r < rows; r++)
+			split(all + r * of->qkv.n, turns + r * turn_step, q + r * queries, k + r * keys, v + r * keys, queries,
+			      queries + keys, keys, of->dim, of->scale);
 	}
-	int done = apply(&of->qkv, x, all, rows, threads);
-	if (done)
-		split(all, turns, q, k, v, rows, queries, queries + keys, keys, of->dim, turn_step, of->scale);
-	free(space);
-	return done;
+	free(copies);
+	return 1;
 }
 
 /* y = x + what attention mixed, through its output matrix */
 int crossdraft_join(const layer *of, const float *mixed, const bf16 *x, bf16 *y, long rows, int threads)
 {
-	long count = rows * of->out.k;
-	bf16 *space = malloc(count * sizeof(bf16));
-	if (!space)
+	long width = of->out.k;
+	void *copies;
+	bf16 *reads = work(crossdraft_space(rows, width), rows * width, &copies);
+	(void)threads;
+	if (!reads)
 		return 0;
-	for (long c = 0; c < count; c += LANES)
-		narrow(*(const lanes *)(mixed + c), space + c);
-	int done = apply(&of->out, space, y, rows, threads);
-	if (done)
-		add(y, x, rows * of->out.n);
-	free(space);
-	return done;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	{
+#pragma omp for schedule(static)
+		for (long r = 0; r < rows; r++)
+			for (long c = r * width; c < (r + 1) * width; c += LANES)
+				narrow(*(const lanes *)(mixed + c), reads + c);
+		apply(&of->out, reads, y, rows, copies);
+		add_rows(y, x, rows, of->out.n);
+	}
+	free(copies);
+	return 1;
 }
 
 /* x += its feed-forward */
 int crossdraft_feed(const layer *of, bf16 *x, long rows, int threads)
 {
 	long width = of->gate_up.k, inner = of->down.k;
-	bf16 *space = malloc(rows * (width + 3 * inner) * sizeof(bf16));
-	bf16 *both = space + rows * width, *gated = both + rows * 2 * inner;
-	if (!space)
+	long before = crossdraft_space(rows, width), behind = crossdraft_space(rows, inner);
+	void *copies;
+	bf16 *reads = work(before > behind ? before : behind, rows * (width + 3 * inner), &copies);
+	bf16 *both = reads + rows * width, *gated = both + rows * 2 * inner;
+	(void)threads;
+	if (!reads)
 		return 0;
-	crossdraft_norm(x, of->norm_mid, space, rows, width, of->floor);
-	int done = apply(&of->gate_up, space, both, rows, threads);
-	if (done) {
-		crossdraft_gate(both, gated, rows, inner);
-		done = apply(&of->down, gated, space, rows, threads);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	{
+		norm_rows(x, of->norm_mid, reads, rows, width, of->floor);
+		apply(&of->gate_up, reads, both, rows, copies);
+#pragma omp for schedule(static)
+		for (long r = 0; r < rows; r++)
+			crossdraft_gate(both + r * 2 * inner, gated + r * inner, 1, inner);
+		apply(&of->down, gated, reads, rows, copies);
+		add_rows(x, reads, rows, width);
 	}
-	if (done)
-		add(x, space, rows * width);
-	free(space);
-	return done;
+	free(copies);
+	return 1;
 }

@@ -99,11 +99,12 @@ static void product(long rows, const bf16 *w, const input *x, const float *bias,
 		}
 }
 
-/* m rows, and of zeros up to whole tiles */
-static void copy(const bf16 *x, long m, long k, input *to)
+/* row r of a tile of m; behind the last one zeros up to whole tiles */
+static void copy(const bf16 *x, long r, long m, long k, input *to)
 {
-	memcpy(to, x, m * k * sizeof(input));
-	memset(to + m * k, 0, (ROWS_OF_TILE - 1 - (m - 1) % ROWS_OF_TILE) * k * sizeof(input));
+	memcpy(to + r * k, x + r * k, k * sizeof(input));
+	if (r == m - 1)
+		memset(to + m * k, 0, (ROWS_OF_TILE - 1 - r % ROWS_OF_TILE) * k * sizeof(input));
 }
 
 /* numbers of a tile of m rows, and the distance from row to row */
@@ -293,20 +294,20 @@ static void product(long rows, const bf16 *w, const input *x, const float *bias,
 			y[r * n + i] = narrow(sums[r * BLOCK + i]);
 }
 
-/* m rows in panels */
-static void copy(const bf16 *x, long m, long k, input *to)
+/* row r of a tile of m, in panels */
+static void copy(const bf16 *x, long r, long m, long k, input *to)
 {
-	for (long first = 0; first < k; first += PANEL)
-		for (long r = 0; r < m; r++, to += STRIDE) {
-			const bf16 *from = x + r * k + first;
-			long count = k - first < PANEL ? k - first : PANEL;
+	for (long first = 0; first < k; first += PANEL) {
+		const bf16 *from = x + r * k + first;
+		input *into = to + (first / PANEL * m + r) * STRIDE;
+		long count = k - first < PANEL ? k - first : PANEL;
 #ifdef __AVX512BF16__
-			memcpy(to, from, count * sizeof(input));
+		memcpy(into, from, count * sizeof(input));
 #else
-			for (long i = 0; i < count; i++)
-				to[i] = wide(from[i]);
+		for (long i = 0; i < count; i++)
+			into[i] = wide(from[i]);
 #endif
-		}
+	}
 }
 
 /* numbers of a tile of m rows, and the distance from row to row */
@@ -358,43 +359,55 @@ void crossdraft_pack(const bf16 *w, bf16 *out, long n, long k)
 				memcpy(out + o * k + p * 2 * BLOCK + 2 * i, w + (o + i) * k + 2 * p, 4);
 }
 
-/* y (m, n) = x (m, k) W' + bias (n floats, or none); 0 without memory */
-int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
+/* bytes that the product of m rows works in */
+long crossdraft_space(long m, long k)
 {
-	long most = m < TILE ? m : TILE;
-	input *space = malloc(room(most, k) * sizeof(input));
-	(void)threads;
-	if (!space)
-		return 0;
+	return room(m < TILE ? m : TILE, k) * sizeof(input);
+}
+
+/* y (m, n) = x (m, k) W' + bias (n floats, or none), by all threads of a team together, which have x before and y after it */
+void crossdraft_share(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, void *space)
+{
+	input *copies = space;
+	tiles before;
+	begin_tiles(&before);
 	/* of many rows, so many at a time as stay in the cache beside a block */
 	for (long first = 0; first < m; first += TILE) {
 		long tile = m - first < TILE ? m - first : TILE;
 		long chunks = (tile + MAXR - 1) / MAXR;
-		copy(x + first * k, tile, k, space);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-		{
-			tiles before;
-			begin_tiles(&before);
 #pragma omp for schedule(static)
-			for (long o = 0; o < n; o += BLOCK) {
-				const bf16 *block = w + o * k;
-				long at = 0;
-				for (long c = 0; c < chunks; c++) {
-					/* shared out evenly, but for tiles, which are filled */
-					long rows = (tile - at + chunks - c - 1) / (chunks - c);
-					rows = (rows + ROWS_OF_TILE - 1) / ROWS_OF_TILE * ROWS_OF_TILE;
-					if (rows > tile - at)
-						rows = tile - at;
-					/* every chunk of rows fetches its share of the next block */
-					const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
-					product(rows, block, space + at * distance(k), bias ? bias + o : 0, y + (first + at) * n + o, k, n,
-					        tile, ahead, 4 * BLOCK / chunks);
-					at += rows;
-				}
+		for (long r = 0; r < tile; r++)
+			copy(x + first * k, r, tile, k, copies);
+#pragma omp for schedule(static)
+		for (long o = 0; o < n; o += BLOCK) {
+			const bf16 *block = w + o * k;
+			long at = 0;
+			for (long c = 0; c < chunks; c++) {
+				/* shared out evenly, but for tiles, which are filled */
+				long rows = (tile - at + chunks - c - 1) / (chunks - c);
+				rows = (rows + ROWS_OF_TILE - 1) / ROWS_OF_TILE * ROWS_OF_TILE;
+				if (rows > tile - at)
+					rows = tile - at;
+				/* every chunk of rows fetches its share of the next block */
+				const char *ahead = (const char *)(block + BLOCK * k) + c * (2 * BLOCK * k / chunks);
+				product(rows, block, copies + at * distance(k), bias ? bias + o : 0, y + (first + at) * n + o, k, n, tile,
+				        ahead, 4 * BLOCK / chunks);
+				at += rows;
 			}
-			end_tiles(&before);
 		}
 	}
+	end_tiles(&before);
+}
+
+/* the same by so many threads; 0 without memory */
+int crossdraft_rows(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, int threads)
+{
+	void *space = malloc(crossdraft_space(m, k));
+	(void)threads;
+	if (!space)
+		return 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	crossdraft_share(w, x, bias, y, m, n, k, space);
 	free(space);
 	return 1;
 }
