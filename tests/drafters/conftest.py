@@ -57,8 +57,8 @@ class Oracle:
     def logits(self, out: Tensor) -> Tensor:
         return torch.stack([self.opinion(self.texts[int(row)]) for row in out[:, 0]]).float()
 
-    def log_probs(self, out: Tensor) -> Tensor:
-        return self.logits(out).log_softmax(-1)
+    def scores(self, out: Tensor) -> Tensor:
+        return self.logits(out)
 
     def tokens(self, drafted: Tensor) -> Tensor:
         return drafted

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -261,6 +262,39 @@ def test_a_layer_but_for_its_attention(
             assert torch.equal(last, fed[one])
     finally:
         torch.set_num_threads(before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 9), width=st.integers(1, 700), most=st.integers(1, 64), seed=st.integers(0, 99),
+    spread=st.sampled_from([0.01, 1.0, 8.0, 200.0]), padded=st.booleans(), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_the_best_of_a_vocabulary(
+    libraries: list[Any], rows: int, width: int, most: int, seed: int, spread: float, padded: bool, threads: int
+) -> None:
+    """Places as a stable sort has them, and log-probabilities as float64 has them."""
+    draw, k, before = torch.Generator().manual_seed(seed), min(most, width), torch.get_num_threads()
+    logits = (torch.randn(rows, width + 5 * padded, generator=draw) * spread).bfloat16()[:, :width]
+    ordered = logits.double().sort(dim=-1, descending=True, stable=True)
+    logs = ordered.values[:, :k] - logits.double().logsumexp(-1, keepdim=True)
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            places, found = kernels.best(library, logits, k)
+            assert places.tolist() == ordered.indices[:, :k].tolist()
+            assert np.abs(found - logs.numpy()).max() < 1e-4 * max(1.0, spread)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_best_where_all_but_few_are_ruled_out(libraries: list[Any]) -> None:
+    logits = torch.full((1, 200), float("-inf")).bfloat16()
+    logits[0, [3, 150]] = torch.tensor([1.0, 2.0]).bfloat16()
+    for library in libraries:
+        places, found = kernels.best(library, logits, 4)
+        assert places.tolist() == [[150, 3, 0, 1]]
+        assert np.allclose(found[0, :2], logits[0, [150, 3]].float().log_softmax(0))
+        assert np.isneginf(found[0, 2:]).all()
 
 
 @pytest.mark.parametrize("part", ["project", "join", "feed"])

@@ -11,7 +11,7 @@ from crossdraft.bench.workbench import Workbench
 from crossdraft.core.clock import Clock
 from crossdraft.core.prompt import Prompt
 
-NETWORK = ("begin", "extend", "step", "logits", "log_probs")
+NETWORK = ("begin", "extend", "step", "logits", "scores")
 """Calls of a head in which its network runs."""
 
 

@@ -22,7 +22,7 @@ from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
 from crossdraft.drafters.shapes import Shape, chain_of, plan_of
-from crossdraft.heads.runner import HeadRunner, HeadState
+from crossdraft.heads.runner import HeadRunner, HeadState, best
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
 
 Array = np.ndarray
@@ -187,13 +187,14 @@ class FeatureSession:
         settings, head = self._settings, self._settings.head
         assert self._state is not None
         k = min(settings.branch, len(head.d2t))
-        word, worth = _best(head.log_probs(guess), k)
+        word, worth = best(head.scores(guess), k)
         word, worth = word[0], worth[0]
         words, values, parents = [word], [worth], [np.full(k, -1)]
         frontier = rows = np.arange(k)
         guesses, factors = guess.expand(k, -1), settings.confidence.factors()
         seen = np.zeros((k, 0), dtype=bool)
-        made, used, told = k, 0, np.zeros(2)
+        made, used = k, 0
+        expanded, best_children = [np.zeros(0)], [np.zeros(0)]
         spent_ms = settings.level_costs_ms[0]  # digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
@@ -208,15 +209,16 @@ class FeatureSession:
             embeds = self._embed(torch.from_numpy(head.words[word]))
             parent = guesses.index_select(0, torch.from_numpy(rows).to(guesses.device))
             guesses = head.step(self._state, parent, embeds, level, used, torch.from_numpy(seen))
-            word, chance = _best(head.log_probs(guesses), k)
+            word, chance = best(head.scores(guesses), k)
             value = chance + worth[:, None]
-            told += np.exp((worth, value[:, 0])).sum(1)
+            expanded.append(worth)
+            best_children.append(value[:, 0])
             words.append(word.ravel())
             values.append(value.ravel())
             parents.append(frontier.repeat(k))
-            best = np.argsort(-values[-1], kind="stable")[:k]
-            rows, frontier = best // k, best + made
-            word, worth = words[-1][best], values[-1][best]
+            first = np.argsort(-values[-1], kind="stable")[:k]
+            rows, frontier = first // k, first + made
+            word, worth = words[-1][first], values[-1][first]
             made, used = made + len(values[-1]), used + len(seen)
         all_values, all_parents = np.concatenate(values), np.concatenate(parents)
         if settings.nodes is not None:
@@ -228,7 +230,7 @@ class FeatureSession:
         kept, above = select(all_values, all_parents, count)
         promised = np.bincount(depths[kept], chances[kept], len(values))
         draft = self._drafted(np.concatenate(words)[kept], above)
-        reached, best_child = told.tolist()
+        reached, best_child = (float(np.exp(np.concatenate(some)).sum()) for some in (expanded, best_children))
         self._promise = _Promise(draft.tokens.numpy(), above, promised.tolist(), ms, (reached, best_child))
         return draft
 
@@ -258,9 +260,9 @@ class FeatureSession:
     def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], spent_ms: float) -> tuple[int, float]:
         """How many nodes give the most expected tokens per millisecond, what drafting and digesting have taken
         included, and how long such a round takes. chances: of being accepted."""
-        best = np.argsort(-values, kind="stable")[:MAX_NODES]
-        emitted = np.concatenate(([1.0], 1.0 + chances[best].cumsum()))
-        costs = np.array(self._settings.pass_ms[: len(best) + 1]) + spent_ms
+        first = np.argsort(-values, kind="stable")[:MAX_NODES]
+        emitted = np.concatenate(([1.0], 1.0 + chances[first].cumsum()))
+        costs = np.array(self._settings.pass_ms[: len(first) + 1]) + spent_ms
         count = int((emitted / costs).argmax())
         return count, float(costs[count])
 
@@ -324,9 +326,3 @@ def _can_matter(worth: Float[Array, "k"], values: Sequence[Float[Array, "n"]], n
     if len(known) < nodes:
         return len(worth)
     return int((worth > np.partition(known, -nodes)[-nodes]).sum())
-
-
-def _best(log_probs: Float[Tensor, "S V"], k: int) -> tuple[Int[Array, "S k"], Float[Array, "S k"]]:
-    """Indices and values of the k best of each row, by falling value, on the CPU."""
-    best = log_probs.topk(k)
-    return best.indices.numpy(force=True), best.values.numpy(force=True)

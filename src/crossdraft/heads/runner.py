@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy import ndarray as Array
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
@@ -70,13 +71,13 @@ class HeadRunner:
         """The target's ids of indices into the draft vocabulary."""
         return drafted if self._is_whole else self.d2t[drafted]
 
-    def log_probs(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
-        """Log-probabilities over the draft vocabulary, float32."""
-        return self.logits(out).log_softmax(-1)
+    def scores(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
+        """Logits over the draft vocabulary, of the head's dtype."""
+        return self._head(out if self._norm is None else self._norm(out))
 
     def logits(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
         """Logits over the draft vocabulary, float32."""
-        return self._head(out if self._norm is None else self._norm(out)).float()
+        return self.scores(out).float()
 
     def begin(self, view: PromptView, first: Float[Tensor, "1 D"], room: int) -> tuple["HeadState", Tensor]:
         """Read a prompt and the target's first token. ``first``: that token's embedding; room: entries behind.
@@ -187,6 +188,16 @@ class HeadRunner:
 
     def _blend(self, state: "HeadState", feats: Tensor) -> Tensor:
         return feats if state.context is None else self._module.blend(feats[None], state.context)[0]
+
+
+def best(scores: Float[Tensor, "S draft"], k: int) -> tuple[Int[Array, "S k"], Float[Array, "S k"]]:
+    """The k best logits of each row, by falling value: where they are, and their log-probabilities (float32)."""
+    library = kernels.status().library
+    ours = scores.dtype == torch.bfloat16 and scores.device.type == "cpu" and k <= kernels.MOST
+    if library is not None and ours:
+        return kernels.best(library, scores, k)
+    found = scores.float().log_softmax(-1).topk(k)
+    return found.indices.numpy(force=True), found.values.numpy(force=True)
 
 
 class HeadState:

@@ -1,13 +1,14 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two. They are for CPUs with AVX512_BF16, also with
-AMX, where the libraries' products first wait for the weights and then multiply, and where trees had to be masked,
-strewn and padded; and for those with AVX2 alone, where the libraries only emulate bfloat16, or whose bfloat16 is
-slower than their float32: there the products are computed in float32, from weights that come from memory in half as
-many bytes. They need gcc at the first use
-(torch's OpenMP is gcc's); where they cannot be had, ``status`` says why and the library's products are used.
-CROSSDRAFT_KERNELS=0 leaves them out.
+along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary.
+
+They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
+multiply, and where trees had to be masked, strewn and padded; and for those with AVX2 alone, where the libraries
+only emulate bfloat16, or whose bfloat16 is slower than their float32: there the products are computed in float32,
+from weights that come from memory in half as many bytes. They need gcc at the first use (torch's OpenMP is gcc's);
+where they cannot be had, ``status`` says why and the library's products are used. CROSSDRAFT_KERNELS=0 leaves them
+out.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Complex, Float, Int
@@ -29,7 +31,9 @@ from torch import Tensor
 from crossdraft.core.places import cache_dir
 from crossdraft.core.provenance import bf16_unit, has_fma, slow_bf16
 
-HEADER, *SOURCES = (Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c"))
+HEADER, *SOURCES = (
+    Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c", "best.c")
+)
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _BLOCK = 32
 _TIMEOUT_S = 60
@@ -195,6 +199,26 @@ def _place(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+def best(
+    library: ctypes.CDLL, logits: BFloat16[Tensor, "S V"], k: int
+) -> tuple[Int[np.ndarray, "S k"], Float[np.ndarray, "S k"]]:
+    """Of each row the places (int64) of its k best, by falling value and of equal ones the first, and their
+    log-probabilities (float32). k is at most V and ``MOST``."""
+    rows, width = logits.shape
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    # numpy's own would take longer to tell where they lie
+    places, logs = torch.empty(rows, k, dtype=torch.int64), torch.empty(rows, k)
+    library.crossdraft_best(
+        logits.data_ptr(), rows, logits.stride(0), width, k, places.data_ptr(), logs.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return places.numpy(), logs.numpy()
+
+
+MOST = 64
+"""Numbers of a row that ``best`` can be asked for."""
+
 WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
 
@@ -262,6 +286,8 @@ def load(path: Path) -> ctypes.CDLL:
         long,
         ctypes.c_int,
     ]
+    library.crossdraft_best.argtypes = [pointer, *[long] * 4, pointer, pointer, ctypes.c_int]
+    library.crossdraft_best.restype = None
     library.crossdraft_join.argtypes = [pointer] * 4 + [long, ctypes.c_int]
     library.crossdraft_feed.argtypes = [pointer] * 2 + [long, ctypes.c_int]
     return library

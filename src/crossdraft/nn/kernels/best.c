@@ -1,0 +1,94 @@
+/* The best of many logits: what a level of drafting wants to know of a vocabulary, read once from the caches. */
+#include <math.h>
+#include <string.h>
+
+#include "lanes.h"
+
+typedef uint16_t bf16;
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+#define BLOCK 64 /* numbers of which the largest is known before they are looked at one by one */
+#define MOST 64
+
+static lanes wide(const bf16 *from)
+{
+	return (lanes)(__builtin_convertvector(*(const halves *)from, bits) << 16);
+}
+
+static lanes larger(lanes a, lanes b)
+{
+	counts is = a > b;
+	return (lanes)((is & (counts)a) | (~is & (counts)b));
+}
+
+static float largest(lanes of)
+{
+	for (int apart = LANES / 2; apart; apart /= 2) {
+		counts other;
+		for (int i = 0; i < LANES; i++)
+			other[i] = i ^ apart;
+		of = larger(of, __builtin_shuffle(of, other));
+	}
+	return of[0];
+}
+
+static void best_of_row(const bf16 *x, long n, long k, int64_t *places, float *logs)
+{
+	bf16 rest[BLOCK];
+	float values[MOST], top = -INFINITY;
+	lanes sum = {0};
+	long have = 0;
+	/* what is behind the last whole block, filled up with -inf */
+	for (long i = 0; i < BLOCK; i++)
+		rest[i] = n / BLOCK * BLOCK + i < n ? x[n / BLOCK * BLOCK + i] : 0xff80;
+	for (long at = 0; at < n; at += BLOCK) {
+		const bf16 *block = at + BLOCK <= n ? x + at : rest;
+		lanes most = wide(block);
+		for (long c = LANES; c < BLOCK; c += LANES)
+			most = larger(wide(block + c), most);
+		float here = largest(most);
+		if (here > top) {
+			/* e^(old - new): what was summed up is smaller beside the new one */
+			sum = sum * power(every(top == -INFINITY ? -INFINITY : top - here));
+			top = here;
+		}
+		if (top > -INFINITY)
+			for (long c = 0; c < BLOCK; c += LANES)
+				sum += power(wide(block + c) - top);
+		if (have == k && !(here > values[k - 1]))
+			continue;
+		float wider[BLOCK];
+		for (long c = 0; c < BLOCK; c += LANES)
+			*(lanes *)(wider + c) = wide(block + c);
+		for (long i = 0; i < BLOCK && at + i < n; i++) {
+			float value = wider[i];
+			if (have == k && !(value > values[k - 1]))
+				continue;
+			/* behind its equals, which came first */
+			long place = have < k ? have++ : k - 1;
+			for (; place > 0 && value > values[place - 1]; place--) {
+				values[place] = values[place - 1];
+				places[place] = places[place - 1];
+			}
+			values[place] = value;
+			places[place] = at + i;
+		}
+	}
+	float total = 0;
+	for (int i = 0; i < LANES; i++)
+		total += sum[i];
+	total = logf(total) + top;
+	for (long i = 0; i < k; i++)
+		logs[i] = values[i] - total;
+}
+
+/* of each of `rows` rows of n numbers, `step` apart, the places of its k best, by falling value and of equal ones the first,
+ * and their logarithms after a softmax. k is at most n and 64. */
+void crossdraft_best(const bf16 *x, long rows, long step, long n, long k, int64_t *places, float *logs, int threads)
+{
+	(void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows > 1)
+	for (long r = 0; r < rows; r++)
+		best_of_row(x + r * step, n, k, places + r * k, logs + r * k);
+}
