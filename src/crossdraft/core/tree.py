@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -61,12 +61,12 @@ def extend_mask(mask: Bool[Array, "R N"], above: Int[Array, "K"]) -> Bool[Array,
 
     For trees that grow level by level; the new nodes' columns lie behind the others.
     """
-    count, before = len(above), mask.shape[1]
-    out = np.zeros((count, before + count), dtype=bool)
-    out[:, :before] = mask[above]
-    new = np.arange(count)
-    out[new, before + new] = True
-    return out
+    return np.concatenate((mask[above], _itself(len(above))), 1)
+
+
+@lru_cache(maxsize=64)
+def _itself(count: int) -> Bool[Array, "K K"]:
+    return np.eye(count, dtype=bool)
 
 
 def path_to(parents: Sequence[int], node: int) -> list[int]:

@@ -62,7 +62,7 @@ class FeatureDrafter:
     name: ClassVar[str] = "feature"
     needs: Needs = field(init=False, repr=False, default=Needs(trees=True))
     fixed: StaticTree = field(init=False, repr=False, compare=False)
-    pass_ms: list[float] = field(init=False, repr=False, compare=False)
+    pass_ms: Float[Array, "widths"] = field(init=False, repr=False, compare=False)
     row_ms: float = field(init=False, repr=False, compare=False)
     level_costs_ms: tuple[float, float] = field(init=False, repr=False, compare=False)
     confidence: Confidence = field(init=False, repr=False, compare=False)
@@ -86,7 +86,7 @@ class FeatureDrafter:
         object.__setattr__(self, "needs", needs)
         object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
         pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
-        object.__setattr__(self, "pass_ms", pass_ms)
+        object.__setattr__(self, "pass_ms", np.array(pass_ms))
         object.__setattr__(self, "row_ms", (pass_ms[_USUAL] - pass_ms[0]) / _USUAL)
         object.__setattr__(self, "level_costs_ms", self.level_ms or (0.1 * pass_ms[0], 0.0))
         object.__setattr__(self, "confidence", Confidence(pass_ms[0], self.depth))
@@ -252,17 +252,21 @@ class FeatureSession:
         """
         settings = self._settings
         plain_ms, (level_ms, further_ms) = settings.pass_ms[0], settings.level_costs_ms
-        # by falling worth
-        gain = np.exp(worth) * (factor * settings.confidence.best_child) - (settings.row_ms + further_ms) / plain_ms
-        count = int((gain > 0).sum())
-        return count if gain[:count].sum() > (level_ms - further_ms) / plain_ms else 0
+        brings, takes = factor * settings.confidence.best_child, (settings.row_ms + further_ms) / plain_ms
+        count, total = 0, 0.0
+        for chance in np.exp(worth).tolist():  # by falling worth
+            gain = chance * brings - takes
+            if gain <= 0:
+                break
+            count, total = count + 1, total + gain
+        return count if total > (level_ms - further_ms) / plain_ms else 0
 
     def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], spent_ms: float) -> tuple[int, float]:
         """How many nodes give the most expected tokens per millisecond, what drafting and digesting have taken
         included, and how long such a round takes. chances: of being accepted."""
         first = np.argsort(-values, kind="stable")[:MAX_NODES]
         emitted = np.concatenate(([1.0], 1.0 + chances[first].cumsum()))
-        costs = np.array(self._settings.pass_ms[: len(first) + 1]) + spent_ms
+        costs = self._settings.pass_ms[: len(first) + 1] + spent_ms
         count = int((emitted / costs).argmax())
         return count, float(costs[count])
 

@@ -143,7 +143,6 @@ class Engine:
             self.static.lend(cache)
         return cache
 
-    @torch.inference_mode()
     def embed(self, tokens: Int[Tensor, "K"]) -> Float[Tensor, "K D"]:
         """Input embeddings."""
         return self._table.index_select(0, tokens.to(self.device))
