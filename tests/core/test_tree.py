@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crossdraft.core import tree
@@ -131,12 +131,19 @@ def test_paths_that_are_no_tree_are_refused(paths: list[tuple[int, ...]]) -> Non
 
 @settings(max_examples=40, deadline=None)
 @given(parent_lists(), st.integers(1, 4))
-def test_a_mask_grown_level_by_level_is_the_whole_trees(parents: list[int], width: int) -> None:
-    mask = tree.ancestor_mask(parents).numpy()
-    above = np.arange(min(width, len(parents)))
-    grown = tree.extend_mask(mask, above)
-    want = tree.ancestor_mask([*parents, *above.tolist()])[len(parents) :]
-    assert np.array_equal(grown, want)
+def test_paths_grown_level_by_level_are_the_whole_trees(parents: list[int], width: int) -> None:
+    """Below the nodes at one depth, and below one another again."""
+    assume(parents)
+    deep = tree.depths(parents).tolist()
+    nodes = [n for n in range(len(parents)) if deep[n] == max(deep)]
+    paths = np.array([tree.path_to(parents, n) for n in nodes])
+    above = np.arange(min(width, len(nodes)))
+    grown = [*parents, *(nodes[row] for row in above)]
+    paths = tree.extend_paths(paths, above, len(parents))
+    assert paths.tolist() == [tree.path_to(grown, n) for n in range(len(parents), len(grown))]
+    again = tree.extend_paths(paths, above[::-1], len(grown))
+    grown += [len(parents) + row for row in above[::-1]]
+    assert again.tolist() == [tree.path_to(grown, n) for n in range(len(grown) - len(above), len(grown))]
 
 
 @settings(max_examples=150, deadline=None)

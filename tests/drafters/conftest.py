@@ -47,11 +47,11 @@ class Oracle:
         state.text = state.text + self._tokens(embeds)
         return self._guess(state.text)
 
-    def step(self, state: Any, guesses: Tensor, embeds: Tensor, depth: int, used: int, seen: Tensor) -> Tensor:
+    def step(self, state: Any, guesses: Tensor, embeds: Tensor, used: int, paths: Tensor) -> Tensor:
         self.levels.append(len(guesses))
         above = [self.texts[int(row)] for row in guesses[:, 0]]
-        assert all(len(text) == len(state.text) + depth - 1 for text in above)
-        assert seen.shape == (len(guesses), used + len(guesses)) and (seen.sum(1) == depth).all()
+        assert all(len(text) == len(state.text) + paths.shape[1] - 1 for text in above)
+        assert paths[:, -1].tolist() == [*range(used, used + len(guesses))]
         return torch.cat([self._guess([*t, n]) for t, n in zip(above, self._tokens(embeds), strict=True)])
 
     def logits(self, out: Tensor) -> Tensor:

@@ -39,9 +39,10 @@ def test_a_plan_fills_every_node_from_its_parent(tree: StaticTree, deepest: int)
         guesses = [int(level.nodes[i]) for i in level.inner]
         order += guesses
         assert set(guesses) == {p for p in tree.parents[:kept] if p >= 0 and int(deep[p]) == level.depth}
-        assert level.seen.shape == (len(guesses), len(order))
+        assert level.paths.shape == (len(guesses), level.depth)
         for row, node in enumerate(guesses):
-            assert level.seen[row].tolist() == [bool(mask[node, other]) for other in order]
+            path = [order[number] for number in level.paths[row].tolist()]
+            assert path == mask[node].nonzero()[:, 0].tolist()
     assert filled == list(range(kept)) and not len(plan.levels[-1].inner)
 
 

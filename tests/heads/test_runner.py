@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
-from crossdraft.core.tree import ancestor_mask, depths
+from crossdraft.core.tree import depths, path_to
 from crossdraft.heads.feature import FeatureHead
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.heads.visual import BRANCHES, VisualConfig
@@ -82,10 +82,14 @@ def test_verified_tokens_and_chains_are_those_of_training(drafting: FeatureHead,
         assert state.length + state.shift == at + 1
         out = guess
         for depth in range(1, min(4, T - 1 - at)):
-            seen = torch.ones(1, depth, dtype=torch.bool)
-            out = runner.step(state, out, text.embeds[at + depth + 1][None], depth, depth - 1, seen)
+            out = runner.step(state, out, text.embeds[at + depth + 1][None], depth - 1, below(depth))
             close(out[0], want[depth][at + depth])
         assert state.length + state.shift == at + 1, "a draft commits nothing"
+
+
+def below(depth: int) -> Tensor:
+    """The path of a chain's last node."""
+    return torch.arange(depth, dtype=torch.int32)[None]
 
 
 @torch.inference_mode()
@@ -94,20 +98,19 @@ def test_a_node_is_the_end_of_its_own_path(drafting: FeatureHead, said: Any, row
     text, runner = said(T), HeadRunner(drafting, rows, torch.float64)
     table = torch.randn(9, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     parents = [-1, -1, 0, 0, 1, 2, 4, 4]
-    mask, deep = ancestor_mask(parents), depths(parents).tolist()
+    deep = depths(parents).tolist()
     state, root = begun(runner, text)
     outs: list[Tensor] = []
     for depth in (1, 2, 3):
         nodes = [n for n in range(len(parents)) if deep[n] == depth]
         above = torch.stack([root[0] if parents[n] < 0 else outs[parents[n]] for n in nodes])
         used = nodes[0]
-        outs += runner.step(state, above, table[nodes], depth, used, mask[nodes, : used + len(nodes)])
+        paths = torch.tensor([path_to(parents, n) for n in nodes], dtype=torch.int32)
+        outs += runner.step(state, above, table[nodes], used, paths)
     for node in range(len(parents)):
-        path = [n for n in range(len(parents)) if mask[node, n]]
         out = root
-        for depth, n in enumerate(path, 1):
-            seen = torch.ones(1, depth, dtype=torch.bool)
-            out = runner.step(state, out, table[n][None], depth, depth - 1, seen)
+        for depth, n in enumerate(path_to(parents, node), 1):
+            out = runner.step(state, out, table[n][None], depth - 1, below(depth))
         close(outs[node], out[0])
 
 
@@ -117,8 +120,7 @@ def test_nothing_of_a_guess_stays(drafting: FeatureHead, said: Any, rows: Tensor
     text, runner = said(T), HeadRunner(drafting, rows, torch.float64)
     (guessing, out), (quiet, _) = begun(runner, text), begun(runner, text)
     for depth in range(1, 5):
-        seen = torch.ones(1, depth, dtype=torch.bool)
-        out = runner.step(guessing, out, torch.ones(1, 16, dtype=torch.float64), depth, depth - 1, seen)
+        out = runner.step(guessing, out, torch.ones(1, 16, dtype=torch.float64), depth - 1, below(depth))
     after, alone = (digest(runner, state, text, P, 3) for state in (guessing, quiet))
     assert torch.equal(after, alone) and guessing.length == quiet.length
     for a, b in ((guessing.cache.keys, quiet.cache.keys), (guessing.cache.values, quiet.cache.values)):
@@ -167,7 +169,7 @@ def test_bfloat16_is_near(name: str, head: Any, said: Any, rows: Tensor) -> None
         runner = HeadRunner(head(name), rows, dtype)
         state, _ = begun(runner, text)
         root = digest(runner, state, text, P, 3)
-        guesses.append(runner.step(state, root, text.embeds[P + 4][None], 1, 0, torch.ones(1, 1, dtype=torch.bool)))
+        guesses.append(runner.step(state, root, text.embeds[P + 4][None], 0, below(1)))
     assert guesses[1].dtype == torch.bfloat16
     near = torch.nn.functional.cosine_similarity(guesses[0], guesses[1].double())
     assert near > 0.99
@@ -177,7 +179,7 @@ def test_an_idle_state_has_room_for_a_level(head: Any, rows: Tensor) -> None:
     runner = HeadRunner(head("eagle"), rows, torch.float64)
     state = runner.idle_state(64)
     assert state.length == state.room == 32
-    out = runner.step(state, rows[:4], rows[:4], 1, 0, torch.eye(4, dtype=torch.bool))
+    out = runner.step(state, rows[:4], rows[:4], 0, torch.arange(4, dtype=torch.int32)[:, None])
     assert torch.isfinite(out).all()
 
 
@@ -187,9 +189,8 @@ def test_a_level_attends_alike_with_and_without_our_own_kernel(
     """Two levels of a draft behind 37 entries: the same keys and values stay, the same comes out up to rounding."""
     library = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
     start, dim = 37, 32
-    first, below = torch.eye(3, dtype=torch.bool), torch.zeros(4, 7, dtype=torch.bool)
-    for row, above in enumerate((0, 0, 2, 1)):
-        below[row, above] = below[row, 3 + row] = True
+    first = torch.arange(3, dtype=torch.int32)[:, None]
+    second = torch.tensor([(0, 3), (0, 4), (2, 5), (1, 6)], dtype=torch.int32)
     draw = torch.Generator().manual_seed(1)
     kept, given = torch.randn(2, 2, start, dim, generator=draw), torch.randn(7, 5, 2, dim, generator=draw)
     results = []
@@ -198,10 +199,10 @@ def test_a_level_attends_alike_with_and_without_our_own_kernel(
         cache = DenseCache(num_layers=1, num_kv_heads=2, head_dim=dim, capacity=60, dtype=torch.float32)
         cache.keys[0, :, :start], cache.values[0, :, :start] = kept[0], kept[1]
         outs = []
-        for used, seen in ((0, first), (3, below)):
-            rows = given[used : used + len(seen)]
+        for used, paths in ((0, first), (3, second)):
+            rows = given[used : used + len(paths)]
             q, k, v = rows[:, :3].transpose(1, 2), rows[:, 3], rows[:, 4]
-            attend = HeadRunner._mixing(SimpleNamespace(device=torch.device("cpu")), cache, start, used, seen)
+            attend = HeadRunner._mixing(SimpleNamespace(device=torch.device("cpu")), cache, start, used, paths)
             outs.append(attend(q, k, v, 0))
         results.append((*outs, cache.keys.clone(), cache.values.clone()))
     for own, usual in zip(*results, strict=True):

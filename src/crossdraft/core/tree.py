@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,17 +56,13 @@ def ancestor_mask(parents: Parents) -> Bool[Tensor, "N N"]:
     return torch.from_numpy(mask[:-1])
 
 
-def extend_mask(mask: Bool[Array, "R N"], above: Int[Array, "K"]) -> Bool[Array, "K N+K"]:
-    """What K new nodes see when each hangs under row ``above`` of ``mask``: what that row sees, and itself.
+def extend_paths(paths: Int[Array, "R D"], above: Int[Array, "K"], first: int) -> Int[Array, "K D+1"]:
+    """Paths of K new nodes, numbered from ``first`` on, each under the last node of row ``above`` of ``paths``.
 
-    For trees that grow level by level; the new nodes' columns lie behind the others.
+    For trees that grow level by level.
     """
-    return np.concatenate((mask[above], _itself(len(above))), 1)
-
-
-@lru_cache(maxsize=64)
-def _itself(count: int) -> Bool[Array, "K K"]:
-    return np.eye(count, dtype=bool)
+    new = np.arange(first, first + len(above), dtype=paths.dtype)
+    return np.concatenate((paths[above], new[:, None]), 1)
 
 
 def path_to(parents: Sequence[int], node: int) -> list[int]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
-from crossdraft.core.tree import EAGLE_1, StaticTree, extend_mask, select, spelling
+from crossdraft.core.tree import EAGLE_1, StaticTree, extend_paths, select, spelling
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
@@ -192,7 +192,7 @@ class FeatureSession:
         words, values, parents = [word], [worth], [np.full(k, -1)]
         frontier = rows = np.arange(k)
         guesses, factors = guess.expand(k, -1), settings.confidence.factors()
-        seen = np.zeros((k, 0), dtype=bool)
+        paths = np.zeros((k, 0), dtype=np.int32)
         made, used = k, 0
         expanded, best_children = [np.zeros(0)], [np.zeros(0)]
         spent_ms = settings.level_costs_ms[0]  # digesting what was said
@@ -205,10 +205,10 @@ class FeatureSession:
                 break
             spent_ms += settings.level_costs_ms[0] + (count - 1) * settings.level_costs_ms[1]
             rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
-            seen = extend_mask(seen, rows)
+            paths = extend_paths(paths, rows, used)
             embeds = self._embed(torch.from_numpy(head.words[word]))
             parent = guesses.index_select(0, torch.from_numpy(rows).to(guesses.device))
-            guesses = head.step(self._state, parent, embeds, level, used, torch.from_numpy(seen))
+            guesses = head.step(self._state, parent, embeds, used, torch.from_numpy(paths))
             word, chance = best(head.scores(guesses), k)
             value = chance + worth[:, None]
             expanded.append(worth)
@@ -219,7 +219,7 @@ class FeatureSession:
             first = np.argsort(-values[-1], kind="stable")[:k]
             rows, frontier = first // k, first + made
             word, worth = words[-1][first], values[-1][first]
-            made, used = made + len(values[-1]), used + len(seen)
+            made, used = made + len(values[-1]), used + len(paths)
         all_values, all_parents = np.concatenate(values), np.concatenate(parents)
         if settings.nodes is not None:
             kept, above = select(all_values, all_parents, settings.nodes)
@@ -293,7 +293,7 @@ class FeatureSession:
                 break
             below = level.inner
             embeds = self._embed(tokens[level.nodes[below]])
-            guesses = head.step(self._state, guesses[level.rows[below]], embeds, level.depth, used, level.seen)
+            guesses = head.step(self._state, guesses[level.rows[below]], embeds, used, level.paths)
             used += len(below)
         return Draft(tokens.cpu(), plan.parents, None if probs is None else probs.cpu(), settings.name)
 

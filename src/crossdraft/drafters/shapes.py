@@ -5,11 +5,11 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from crossdraft.core.errors import SettingError
-from crossdraft.core.tree import StaticTree, ancestor_mask, depths
+from crossdraft.core.tree import StaticTree, depths, path_to
 
 Shape = Literal["dynamic", "static", "chain"]
 
@@ -17,8 +17,8 @@ Shape = Literal["dynamic", "static", "chain"]
 @dataclass(frozen=True, eq=False)
 class Level:
     """The nodes of one depth. rows: which expanded parent each hangs under; ranks: which of its guesses it is;
-    most: ranks that are needed. inner: those (numbers within the level) that have children; seen: for each of
-    these, which inner nodes up to and including this level lie on its path."""
+    most: ranks that are needed. inner: those (numbers within the level) that have children; paths: for each of
+    these, the nodes from the root's child down to it, numbered in the order in which inner nodes are passed on."""
 
     depth: int
     nodes: Int[Tensor, "n"]
@@ -26,7 +26,7 @@ class Level:
     ranks: Int[Tensor, "n"]
     most: int
     inner: Int[Tensor, "m"]
-    seen: Bool[Tensor, "m used"]
+    paths: Int[Tensor, "m depth"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +61,18 @@ def _plan_of(tree: StaticTree, deepest: int) -> Plan:
     parents, ranks, depth = tree.parents[:kept], tree.ranks[:kept], deep[:kept].tolist()
     has_children = set(parents)
     expanded = [[n for n in range(kept) if depth[n] == d and n in has_children] for d in range(max(depth) + 1)]
-    order = [n for level in expanded for n in level]
-    mask, levels = ancestor_mask(parents), []
+    number = {n: place for place, n in enumerate(n for level in expanded for n in level)}
+    levels = []
     for d in range(1, max(depth) + 1):
         nodes = [n for n in range(kept) if depth[n] == d]
         rows = [0 if d == 1 else expanded[d - 1].index(parents[n]) for n in nodes]
-        used = torch.tensor(order[: sum(len(level) for level in expanded[: d + 1])], dtype=torch.long)
-        inner = torch.tensor(expanded[d], dtype=torch.long)
+        paths = [[number[m] for m in path_to(parents, n)] for n in expanded[d]]
         own = [ranks[n] for n in nodes]
         levels.append(
             Level(
                 d, torch.tensor(nodes), torch.tensor(rows), torch.tensor(own), max(own) + 1,
-                torch.tensor([nodes.index(n) for n in expanded[d]], dtype=torch.long), mask[inner][:, used],
+                torch.tensor([nodes.index(n) for n in expanded[d]], dtype=torch.long),
+                torch.tensor(paths, dtype=torch.int32).view(len(paths), d),
             )
         )  # fmt: skip
     return Plan(tuple(levels), torch.tensor(parents), max(ranks) + 1)

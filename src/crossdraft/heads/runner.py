@@ -1,7 +1,7 @@
 """A feature head at inference: packed like the target's layers, with a cache of its own."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from torch import Tensor
 
@@ -146,34 +146,32 @@ class HeadRunner:
         state: "HeadState",
         guesses: Float[Tensor, "S D"],
         embeds: Float[Tensor, "S D"],
-        depth: int,
         used: int,
-        seen: Bool[Tensor, "S nodes"],
+        paths: Int[Tensor, "S depth"],
     ) -> Float[Tensor, "S D"]:
-        """One level of a draft: nodes at ``depth`` (1 under the root), whose parents gave ``guesses``.
+        """One level of a draft: nodes at one depth (1 under the root), whose parents gave ``guesses``.
 
-        used: nodes of this draft that passes have seen before; seen: which of these, and of the rows themselves,
-        each row sees (its ancestors and itself). Nothing is committed.
+        used: nodes of this draft that passes have seen before; paths: int32, numbers of the nodes from the root's
+        child down to each row, which is number used, used + 1, ... itself. Nothing is committed.
         """
         cache, start = state.cache, state.cache.length
         x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
-        at = start + state.shift + depth - 1
+        at = start + state.shift + paths.shape[1] - 1
         return self._layer(
-            x, self._turns[at : at + 1], self._mixing(cache, start, used, seen.to(self.device)), 0, reads
+            x, self._turns[at : at + 1], self._mixing(cache, start, used, paths.to(self.device)), 0, reads
         )
 
-    def _mixing(self, cache: DenseCache, start: int, used: int, seen: Bool[Tensor, "S nodes"]) -> Attend:
-        """Each row looks at the verified entries and at what it sees of this draft, which is as much for all."""
-        rows = seen.shape[0]
+    def _mixing(self, cache: DenseCache, start: int, used: int, paths: Int[Tensor, "S depth"]) -> Attend:
+        """Each row looks at the verified entries and along its path, which is as long for all."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
             keys, values = cache.keys[layer], cache.values[layer]
             if kernels.attends(q, keys):
-                paths = seen.nonzero()[:, 1].view(rows, -1).int()
-                lengths = torch.full((rows,), paths.shape[1], dtype=torch.int32)
-                return kernels.attend(q, k, v, keys, values, start, used, paths, lengths)
+                return kernels.attend(q, k, v, keys, values, start, used, paths)
+            rows = paths.shape[0]
             hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
-            hidden[:, start:] = ~seen
+            hidden[:, start:] = True
+            hidden.scatter_(1, start + paths.long(), False)
             return attend_masked(q, k, v, cache, layer, start + used, hidden, _PINS)
 
         return attend

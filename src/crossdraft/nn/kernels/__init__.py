@@ -245,7 +245,7 @@ def attend(
     library: ctypes.CDLL | None = None,
 ) -> Float[Tensor, "S HGd"]:
     """Keys and values of the rows go into slots start + first .. ; then each row looks at slots 0 .. start - 1 and
-    along its path: slots start + paths[s, :lengths[s]], int32.
+    along its path: slots start + paths[s, :lengths[s]], int32 (lengths None: all of it).
 
     paths None: a chain's rows, each after the one before (first is 0). A row's bits depend on its own path alone,
     not on where its keys lie, nor on the other rows. q carries the scale. library: None: this machine's.

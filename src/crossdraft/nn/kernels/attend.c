@@ -224,7 +224,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 		}
 	}
 	for (long row = first; row < last; row++) {
-		long length = lengths ? lengths[row] : row + 1;
+		long length = lengths ? lengths[row] : paths ? width : row + 1;
 		for (long g = 0; g < groups; g += QUERIES) {
 			int count = groups - g < QUERIES ? (int)(groups - g) : QUERIES;
 			for (int i = 0; i < count; i++)
@@ -256,7 +256,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 			weights[i] = scores + (at + (i < count ? i : 0)) * stride;
 		mix(wide, values, weights, start, common);
 		for (long i = 0; i < count; i++) {
-			long row = first + (at + i) / groups, length = lengths ? lengths[row] : row + 1;
+			long row = first + (at + i) / groups, length = lengths ? lengths[row] : paths ? width : row + 1;
 			float *into = out + row * row_step + (at + i) % groups * dim;
 			for (long c = 0; c < wide; c++) {
 				lanes sum, value;
@@ -274,7 +274,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 }
 
 /* q, out (rows, heads, groups, dim); k, v (rows, heads, dim) go into keys and values (heads, slots, dim; `head_step` floats a
- * head) at slots start + first ..; paths (rows, width) and lengths (rows), or none for a chain (width: rows). dim 32, 64 or
+ * head) at slots start + first ..; paths (rows, width) and lengths (rows; none: whole paths), or no paths for a chain (width: rows). dim 32, 64 or
  * 128. Returns 0 without memory. */
 int crossdraft_attend(const float *q, const float *k, const float *v, float *keys, float *values, float *out,
                       const int32_t *paths, const int32_t *lengths, long rows, long heads, long groups, long dim,
