@@ -3,8 +3,9 @@
 #     sh scripts/heads.sh nano|answers|smollm OUT [TARGET [cpu|cuda]]
 # Whatever is there already is kept or gone on with; what another version of this recipe, or another device, made needs
 # another OUT. On a CPU, nano keeps one core busy; SmolLM2's answers come from two processes, which share the other until
-# nano is ready; smollm, which also makes answers that are not there yet, trains on both cores. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is
-# told in docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
+# nano is ready; smollm, which also makes answers that are not there yet, trains on both cores. nano is too small to
+# need a GPU; what SmolLM2's recipe for one is worth so far is told in docs/gpu.md. CROSSDRAFT: the command, where it is
+# not .venv/bin/crossdraft.
 set -eu
 which=$1 out=$2 target=${3:-nano} device=${4:-cpu}
 export OMP_NUM_THREADS=1

@@ -24,7 +24,7 @@ class Head:
         self.clock.ms += ms
         return "guesses"
 
-    logits = step
+    logits = scores = step
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def test_what_is_neither_network_nor_target_is_bookkeeping() -> None:
         made.seen.append(drafter)
         rounds = []
         for _ in range(3):
-            drafter.head.clock.ms += 1  # choosing and masking
-            assert drafter.head.step(4) == "guesses" and drafter.head.logits(1) == "guesses"
+            drafter.head.clock.ms += 1  # choosing
+            assert drafter.head.step(3) == drafter.head.logits(1) == drafter.head.scores(1) == "guesses"
             assert drafter.head.config == "its own"
             rounds.append(SimpleNamespace(spans_ms={"draft": 6.0, "verify": 13.0, "commit": 1.0}))
         return SimpleNamespace(rounds=rounds)

@@ -74,6 +74,11 @@ def test_a_target_makes_up_its_own_prompts(
     command = ("data", "prompts", "--target", chatty, "--limit", 5, "--batch", 4, "--max-tokens", 300, "--out", out)
     code, said, err = run(*command, "--dtype", "float32")
     assert code == 0 and f"{out}: 5 prompts" in said, err
+    assert [path.name for path in tmp_path.glob("own.jsonl*")] == ["own.jsonl"]
+    damaged = tmp_path / "damaged"
+    (tmp_path / "damaged.part").write_text("{}")
+    code, _, err = run(*command[:-1], damaged)
+    assert code == 2 and "damaged.part is damaged (KeyError); remove it" in err and not damaged.exists()
     records = read_prompts(out, "training")
     assert len({record.question for record in records}) == 5 and {r.kind for r in records} == {"free"}
     corpus = tmp_path / "corpus"
@@ -102,8 +107,10 @@ def test_prompts_about_a_targets_own_answers(
     )
     assert code == 0, err
     command = ("data", "prompts", "--target", chatty, "--about", answers, "--limit", 6, "--out", out)
+    begun = tmp_path / "about.jsonl.part"  # of prompts that were to be made up
+    begun.write_text("kept")
     code, said, err = run(*command)
-    assert code == 0 and f"{out}: 6 prompts" in said, err
+    assert code == 0 and f"{out}: 6 prompts" in said and begun.read_text() == "kept", err
     groups = {reply.group for reply in read_corpus(answers).replies}
     records = read_prompts(out, "training")
     assert len(records) == 6 and {r.group for r in records} <= groups and "rewrite" in {r.kind for r in records}

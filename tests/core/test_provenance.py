@@ -17,9 +17,10 @@ def test_says_where_a_figure_came_from_and_fits_a_record() -> None:
 @pytest.mark.parametrize(
     ("vendor", "flags", "unit", "slow"),
     [
-        ("GenuineIntel", "avx2 fma avx512_bf16 amx_bf16", "amx_bf16", False),
-        ("GenuineIntel", "avx2 fma avx512_bf16", "", True),
-        ("AuthenticAMD", "avx2 fma avx512_bf16", "avx512_bf16", False),
+        ("GenuineIntel", "avx2 fma avx512_bf16 avx512_fp16 amx_bf16", "amx_bf16", False),
+        ("GenuineIntel", "avx2 fma avx512_bf16 avx512_fp16", "", True),
+        ("GenuineIntel", "avx2 fma avx512_bf16", "avx512_bf16", False),
+        ("AuthenticAMD", "avx2 fma avx512_bf16 avx512_fp16", "avx512_bf16", False),
         ("AuthenticAMD", "avx2 fma", "", False),
         ("GenuineIntel", "sse2", "", False),
     ],

@@ -297,6 +297,16 @@ def test_the_best_where_all_but_few_are_ruled_out(libraries: list[Any]) -> None:
         assert np.isneginf(found[0, 2:]).all()
 
 
+@pytest.mark.parametrize("place", [0, 7, 15, 16, 63, 64, 150, 199])
+def test_a_number_that_is_none_spoils_its_row_alone(libraries: list[Any], place: int) -> None:
+    logits = torch.randn(2, 200).bfloat16()
+    logits[0, place] = float("nan")
+    for library in libraries:
+        places, found = kernels.best(library, logits, 5)
+        assert np.isnan(found[0]).all() and ((places >= 0) & (places < 200)).all()
+        assert np.allclose(found[1], logits[1].float().log_softmax(0).topk(5).values, atol=1e-4)
+
+
 @pytest.mark.parametrize("part", ["project", "join", "feed"])
 def test_a_layer_that_does_nothing_is_found_out(libraries: list[Any], part: str) -> None:
     class Broken:

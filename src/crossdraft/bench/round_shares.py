@@ -47,8 +47,9 @@ def round_shares(
     """For each method that drafts with a head: shares of its rounds in one greedy answer, after one to warm up.
 
     Each: {"method", "network", "bookkeeping", "verify", "commit", "round_ms"}. network: in the head's own layers;
-    bookkeeping: the rest of drafting, which is choosing, masking and gathering nodes; verify and commit as
-    everywhere. The four shares sum to 1. A method that fails here, after all the work, has "error" and no figures.
+    bookkeeping: the rest of drafting, which is choosing nodes (their softmax included) and gathering them; verify
+    and commit as everywhere. The four shares sum to 1. A method that fails here, after all the work, has "error"
+    and no figures.
     """
     told = []
     for method in methods:

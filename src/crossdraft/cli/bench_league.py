@@ -197,8 +197,7 @@ def notes(body: Body) -> list[str]:
     shares = [told["bookkeeping"] for told in body["round_shares"] if told["bookkeeping"] is not None]
     if shares:
         lines.append(
-            f"choosing and masking nodes takes {min(shares):.0%} to {max(shares):.0%} of a round of the methods "
-            "with a head"
+            f"choosing nodes takes {min(shares):.0%} to {max(shares):.0%} of a round of the methods with a head"
         )
     lines += [
         f"{told['method']}: where a round's time goes could not be measured ({told['error']})"

@@ -23,7 +23,10 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     verb.add_argument("--limit", type=int, default=2000, metavar="N", help="so many (default: 2000)")
     verb.add_argument(
-        "--out", required=True, metavar="FILE", help="the JSON lines that shall be written; run again to go on"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the JSON lines that shall be written (FILE.part until all are made up: run again to go on)",
     )
     verb.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the sampling (default: 1)")
     verb.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of a prompt (default: 128)")
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     keep = Path(f"{args.out}.part")
     made = _made_up(args, keep) if args.about is None else _about(args)
     write_atomically(Path(args.out), "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made).encode())
-    keep.unlink(missing_ok=True)
+    if args.about is None:
+        keep.unlink(missing_ok=True)
     print(
         f"{args.out}: {len(made)} prompts; answer them: crossdraft data answers --target {args.target} "
         f"--prompts {args.out} --out CORPUS"

@@ -28,7 +28,7 @@ def corpus_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--dtype", default="auto",
-        help="of the computation: bfloat16, float32, or auto, bfloat16 where the hardware has it (default: auto)",
+        help="of the computation: bfloat16, float32, or auto, bfloat16 where that is faster (default: auto)",
     )  # fmt: skip
     verb.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")

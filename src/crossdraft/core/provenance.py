@@ -20,8 +20,9 @@ def bf16_unit() -> str:
     """The CPU's bf16 arithmetic unit ("amx_bf16", "avx512_bf16"), or "" where there is none that is faster than its
     float32, or nobody knows.
 
-    Intel's cores multiply float32 twice as fast as bf16 with AVX512_BF16 alone, where AMX is switched off, as in
-    some virtual machines (170 against 85 GFLOP/s, one core of an Emerald Rapids); AMD's the other way round.
+    Intel's cores from Sapphire Rapids on multiply float32 twice as fast as bf16 with AVX512_BF16 alone, where AMX
+    is switched off, as in some virtual machines (170 against 85 GFLOP/s, one core of an Emerald Rapids); AMD's the
+    other way round.
     """
     flags = _cpu_flags()
     if "amx_bf16" in flags:
@@ -30,9 +31,16 @@ def bf16_unit() -> str:
 
 
 def slow_bf16() -> bool:
-    """Whether the CPU has bf16 instructions that are slower than its float32."""
+    """Whether the CPU has bf16 instructions that are slower than its float32.
+
+    AVX512_FP16 tells the generations with AMX from Cooper Lake, which was not measured.
+    """
     flags = _cpu_flags()
-    return "avx512_bf16" in flags and "amx_bf16" not in flags and _cpu_field("vendor_id") == "GenuineIntel"
+    return {"avx512_bf16", "avx512_fp16"} <= flags and "amx_bf16" not in flags and _is_intel()
+
+
+def _is_intel() -> bool:
+    return _cpu_field("vendor_id") == "GenuineIntel"
 
 
 def has_fma() -> bool:

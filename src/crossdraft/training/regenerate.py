@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from crossdraft.core.errors import CheckpointError, SettingError
+from crossdraft.core.errors import CheckpointError, DataError, SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, Drafter
 from crossdraft.core.records import write_atomically
@@ -232,21 +232,23 @@ def own_prompts(
 
     keep: a file that knows after every batch what was made so far; where it is there, it is gone on with.
     Source of the idea: Xu et al., "Magpie", arXiv 2406.08464. Raises SettingError where there is no chat template,
-    when too few of what it says can be used, or when ``keep`` was made by other settings; CrossdraftError when it
-    cannot be read or written.
+    when too few of what it says can be used, or when ``keep`` was made by other settings; DataError when it is
+    damaged, CrossdraftError when it cannot be written.
     """
     tokenizer = TextTokenizer(target.folder)
     opening, ends = tokenizer.opening(), end_tokens(target.folder, read_json(target.folder / "config.json"))
-    how = {"checkpoint": fingerprint(target.folder), "dtype": str(target.dtype), **asdict(config)}
+    how = {
+        "checkpoint": fingerprint(target.folder), "dtype": str(target.dtype),
+        "device": target.device.partition(":")[0], **asdict(config),
+    }  # fmt: skip
     del how["count"]  # the batches come in one order however many are wanted
-    before = _begun(keep, how)
-    found: dict[str, None] = dict.fromkeys(before["found"])
-    made = before["made"]
+    found, made = _begun(keep, how)
     while len(found) < config.count:
         if made >= _TRIES * config.count:
             raise SettingError(
                 f"{target.folder.name} made up {made} prompts, of which {len(found)} end and are new, "
                 f"{config.count} are wanted; let them be longer, or take another temperature"
+                + ("" if keep is None else f" (and remove {keep})")
             )
         lacking = config.count - len(found)
         batches = [
@@ -261,19 +263,24 @@ def own_prompts(
                     found.setdefault(text)
             report("making up prompts", min(len(found), config.count), config.count)
             if keep is not None:
-                told = {"how": how, "made": made, "found": list(found)}
-                write_atomically(keep, json.dumps(told, ensure_ascii=False).encode())
+                write_atomically(keep, json.dumps({"how": how, "made": made, "found": list(found)}).encode())
+            if len(found) >= config.count:
+                break
     return list(found)[: config.count]
 
 
-def _begun(keep: Path | None, how: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``own_prompts`` kept; nothing yet where there is no such file."""
+def _begun(keep: Path | None, how: Mapping[str, Any]) -> tuple[dict[str, None], int]:
+    """What ``own_prompts`` kept, and of how many that it made; nothing yet where there is no such file."""
     if keep is None or not keep.exists():
-        return {"how": how, "made": 0, "found": []}
-    before = read_json(keep)
-    if before.get("how") != how:
+        return {}, 0
+    try:
+        before = json.loads(keep.read_bytes())
+        told, made, found = before["how"], int(before["made"]), dict.fromkeys(map(str, before["found"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{keep} is damaged ({type(error).__name__}); remove it, prompts are made anew") from error
+    if told != how:
         raise SettingError(f"{keep} holds prompts made up with other settings; remove it, or name another file")
-    return before
+    return found, made
 
 
 _FEW_WORDS = 2

@@ -1,20 +1,10 @@
 /* The best of many logits: what a level of drafting wants to know of a vocabulary, read once from the caches. */
 #include <math.h>
-#include <string.h>
 
 #include "lanes.h"
 
-typedef uint16_t bf16;
-typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-
 #define BLOCK 64 /* numbers of which the largest is known before they are looked at one by one */
 #define MOST 64
-
-static lanes wide(const bf16 *from)
-{
-	return (lanes)(__builtin_convertvector(*(const halves *)from, bits) << 16);
-}
 
 static lanes larger(lanes a, lanes b)
 {
@@ -48,7 +38,7 @@ static void best_of_row(const bf16 *x, long n, long k, int64_t *places, float *l
 		for (long c = LANES; c < BLOCK; c += LANES)
 			most = larger(wide(block + c), most);
 		float here = largest(most);
-		if (here > top) {
+		if (!(here <= top)) { /* a number that is none spoils all, as in a softmax */
 			/* e^(old - new): what was summed up is smaller beside the new one */
 			sum = sum * power(every(top == -INFINITY ? -INFINITY : top - here));
 			top = here;

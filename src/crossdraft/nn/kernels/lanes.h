@@ -10,11 +10,19 @@
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t counts __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint16_t bf16;
 
 /* x in every place */
 static inline lanes every(float x)
 {
 	return x - (lanes){0};
+}
+
+static inline lanes wide(const bf16 *from)
+{
+	return (lanes)(__builtin_convertvector(*(const halves *)from, bits) << 16);
 }
 
 /* sum + x y; said outright, since whether the compiler joins the two may differ from place to place */

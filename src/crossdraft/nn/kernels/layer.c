@@ -8,15 +8,6 @@
 
 #include "lanes.h"
 
-typedef uint16_t bf16;
-typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-
-static lanes wide(const bf16 *from)
-{
-	return (lanes)(__builtin_convertvector(*(const halves *)from, bits) << 16);
-}
-
 /* to the nearest, ties to even */
 static void narrow(lanes value, bf16 *to)
 {

@@ -16,6 +16,11 @@
 
 typedef uint16_t bf16;
 
+/* whether pairs are multiplied as they are; decided before immintrin.h is read, behind which gcc defines such names anew */
+#if defined(__AVX512BF16__) && !defined(FLOATS_ARE_FASTER)
+#define PAIRS
+#endif
+
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -133,7 +138,7 @@ static bf16 narrow(float value)
 	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-#if defined(__AVX512BF16__)
+#ifdef PAIRS
 #include <immintrin.h>
 
 typedef bf16 input;
@@ -301,7 +306,7 @@ static void copy(const bf16 *x, long r, long m, long k, input *to)
 		const bf16 *from = x + r * k + first;
 		input *into = to + (first / PANEL * m + r) * STRIDE;
 		long count = k - first < PANEL ? k - first : PANEL;
-#ifdef __AVX512BF16__
+#ifdef PAIRS
 		memcpy(into, from, count * sizeof(input));
 #else
 		for (long i = 0; i < count; i++)

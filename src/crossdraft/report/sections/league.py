@@ -232,7 +232,7 @@ def _round_shares(told: Sequence[Body]) -> Markup:
     ]
     return blocks.folded(
         "Table: where a round's time goes with a drafting head (one greedy answer)",
-        ("method", "head's network", "choosing and masking nodes", "verification", "commit", "ms a round"), rows,
+        ("method", "head's network", "choosing nodes", "verification", "commit", "ms a round"), rows,
     )  # fmt: skip
 
 
