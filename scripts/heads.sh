@@ -40,7 +40,7 @@ wait_beside() {
 }
 
 case $which-$device in
-nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2500 own=3000 about=1000 makers=2 ;;
+nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2000 own=1800 about=600 makers=2 ;;
 answers-cuda | smollm-cuda) batch=1024 composed=8000 own=16000 about=6000 makers=1 ;;
 *)
 	echo "heads.sh: '$which' on '$device' is unknown; give nano, answers or smollm, and cpu or (not nano) cuda" >&2
@@ -90,10 +90,10 @@ if [ "$which" = smollm ]; then
 		# a third of the chains beyond their first guess: twice as many answers in the time
 		head eagle3 "$@" --batch 16 --lr 2e-3 --epochs 8 --minutes 38 --passes 4 --followed 0.34 --start target \
 			--freeze-output
-		head eagle "$@" --lr 1e-3 --epochs 3
-		head hass "$@" --lr 5e-4 --epochs 2 --start "$out/eagle"
-		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 12 --set own_head=true
-		model --epochs 1 --minutes 6 --processes 2
+		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 10
+		head hass "$@" --lr 5e-4 --epochs 2 --minutes 10 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 8 --set own_head=true
+		model --epochs 1 --minutes 5 --processes 2
 	else
 		# the target reads its answers anew for every batch, which costs less there than fetching its states
 		set -- "$@" --batch 128 --online --validation 0.03
