@@ -90,10 +90,10 @@ if [ "$which" = smollm ]; then
 		# a third of the chains beyond their first guess: twice as many answers in the time
 		head eagle3 "$@" --batch 16 --lr 2e-3 --epochs 8 --minutes 38 --passes 4 --followed 0.34 --start target \
 			--freeze-output
-		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 10
-		head hass "$@" --lr 5e-4 --epochs 2 --minutes 10 --start "$out/eagle"
-		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 8 --set own_head=true
-		model --epochs 1 --minutes 5 --processes 2
+		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 8
+		head hass "$@" --lr 5e-4 --epochs 2 --minutes 8 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 7 --set own_head=true
+		model --epochs 1 --minutes 4 --processes 2
 	else
 		# the target reads its answers anew for every batch, which costs less there than fetching its states
 		set -- "$@" --batch 128 --online --validation 0.03
