@@ -29,10 +29,8 @@ model() {
 answer() {
 	prompts=$1 corpus=$2
 	shift 2
-	threads=$makers
 	run data answers --target "$target" --prompts "$prompts" --temperature 0,0,0.7 --max-new-tokens 160 \
 		--out "$corpus" --device "$device" --batch "$batch" "$@"
-	threads=1
 }
 wait_beside() {
 	wait "$beside"
@@ -66,13 +64,13 @@ nano)
 answers | smollm)
 	# composed prompts of the league's kinds, prompts that the target makes up itself, and tasks about its own texts:
 	# the more kinds of text, the better a head guesses on text that it has not seen
+	threads=$makers
 	if [ "$device" = cuda ]; then # the steps of one leave gaps
 		(lead=exec && answer training "$out/answers" --limit "$composed") &
 		beside=$!
 	else
 		answer training "$out/answers" --limit "$composed"
 	fi
-	threads=$makers
 	test -f "$out/own.jsonl" || run data prompts --target "$target" --limit "$own" --seed 1 --out "$out/own.jsonl" \
 		--device "$device" --batch "$batch"
 	answer "$out/own.jsonl" "$out/own"
@@ -80,6 +78,7 @@ answers | smollm)
 		--out "$out/about.jsonl"
 	answer "$out/about.jsonl" "$out/about"
 	test -z "$beside" || wait_beside
+	threads=1
 	;;
 esac
 if [ "$which" = smollm ]; then

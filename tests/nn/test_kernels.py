@@ -24,14 +24,13 @@ from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
 
 PLAIN = ("-O2", "-fopenmp", "-fPIC")
-NATIVE = kernels.FLAGS
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The plain form, the one that this machine uses if it does, and those that it could use but does not."""
     folder = tmp_path_factory.mktemp("kernels")
-    able = [PLAIN, *([NATIVE] if slow_bf16() else []), *([(*PLAIN, "-mavx2", "-mfma")] if has_fma() else [])]
+    able = [PLAIN, *([kernels.FLAGS] if slow_bf16() else []), *([(*PLAIN, "-mavx2", "-mfma")] if has_fma() else [])]
     own = kernels.status().library
     return [kernels.load(kernels.compiled(folder, flags)) for flags in able] + ([] if own is None else [own])
 

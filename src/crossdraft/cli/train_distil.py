@@ -49,7 +49,6 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on where an interrupted run stopped."""
-
     from crossdraft import build
     from crossdraft.data.store import Store
     from crossdraft.extraction.jobs import find_jobs

@@ -36,11 +36,9 @@ def slow_bf16() -> bool:
     AVX512_FP16 tells the generations with AMX from Cooper Lake, which was not measured.
     """
     flags = _cpu_flags()
-    return {"avx512_bf16", "avx512_fp16"} <= flags and "amx_bf16" not in flags and _is_intel()
-
-
-def _is_intel() -> bool:
-    return _cpu_field("vendor_id") == "GenuineIntel"
+    if _cpu_field("vendor_id") != "GenuineIntel" or "amx_bf16" in flags:
+        return False
+    return {"avx512_bf16", "avx512_fp16"} <= flags
 
 
 def has_fma() -> bool:

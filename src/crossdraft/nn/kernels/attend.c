@@ -193,6 +193,14 @@ static void mix(long wide, const float *values, const float *const *weights, lon
 }
 #endif
 
+/* how many of a draft's slots a row looks at */
+static long looked_at(const int32_t *paths, const int32_t *lengths, long row, long width)
+{
+	if (lengths)
+		return lengths[row];
+	return paths ? width : row + 1;
+}
+
 /* one key/value head, `many` queries: rows first .. of `groups` queries each */
 static void some_rows(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
                       const int32_t *lengths, long first, long last, long groups, long row_step, long start, long width,
@@ -224,7 +232,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 		}
 	}
 	for (long row = first; row < last; row++) {
-		long length = lengths ? lengths[row] : paths ? width : row + 1;
+		long length = looked_at(paths, lengths, row, width);
 		for (long g = 0; g < groups; g += QUERIES) {
 			int count = groups - g < QUERIES ? (int)(groups - g) : QUERIES;
 			for (int i = 0; i < count; i++)
@@ -256,7 +264,7 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 			weights[i] = scores + (at + (i < count ? i : 0)) * stride;
 		mix(wide, values, weights, start, common);
 		for (long i = 0; i < count; i++) {
-			long row = first + (at + i) / groups, length = lengths ? lengths[row] : paths ? width : row + 1;
+			long row = first + (at + i) / groups, length = looked_at(paths, lengths, row, width);
 			float *into = out + row * row_step + (at + i) % groups * dim;
 			for (long c = 0; c < wide; c++) {
 				lanes sum, value;
