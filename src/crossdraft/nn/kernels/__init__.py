@@ -370,9 +370,12 @@ def _attends_right(library: ctypes.CDLL) -> bool:
     return bool((got - wanted).abs().max() < 1e-4) and torch.equal(alone[0], got[-1])
 
 
-def _layers_right(library: ctypes.CDLL) -> bool:
-    """A small layer within bfloat16's rounding of float32, and its last row alone with the same bits."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+def _layers_right(library: ctypes.CDLL, seed: int = 0) -> bool:
+    """A small layer within bfloat16's rounding of float32, and its last row alone with the same bits.
+
+    A layer that writes nothing shows what lay in its memory before: of another seed, where it was tried before.
+    """
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     size, dim, floor, rows = 64, 32, 0.01, 3
     shapes = {"qkv": (4 * dim, size), "out": (size, 2 * dim), "gate_up": (2 * size, size), "down": (size, size)}
     weights = {name: (draw(shape) / 8).bfloat16() for name, shape in shapes.items()}
