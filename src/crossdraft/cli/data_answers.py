@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
     text = not watches(args.target)
-    source = Source.of(args.target, "target", args.dtype, args.device, engine=not text)
+    source = Source.of(args.target, "target", args.dtype, args.device, engine=True)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
         batch=args.batch if text else 1, seed=args.seed,

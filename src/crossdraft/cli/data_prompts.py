@@ -70,7 +70,7 @@ def _made_up(args: argparse.Namespace, keep: Path) -> list[dict[str, str]]:
     config = SelfAsking(
         count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
     )
-    source = Source.of(args.target, "target", args.dtype, args.device)
+    source = Source.of(args.target, "target", args.dtype, args.device, engine=True)
     if watches(source.folder):
         raise SettingError(f"{args.target} watches videos: its prompts are questions about clips; make a data set")
     dtype = getattr(torch, source.dtype)

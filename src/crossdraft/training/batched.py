@@ -1,10 +1,11 @@
-"""transformers' models over batches, without two things that cost a CPU a quarter of the time."""
+"""transformers' models over batches, without three things that cost a CPU a third of the time."""
 
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import LogitsProcessor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from crossdraft.nn.linear import PackedLinear, can_prepack
@@ -77,3 +78,22 @@ def pack_linears(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, cast(nn.Module, _Packed(child)))
+
+
+class OneDraw(LogitsProcessor):  # type: ignore[misc]
+    """Samples by one uniform number a row; ``generate`` then takes the only token that is left, as greedy.
+
+    Its own sampling draws a number for every token of the vocabulary, which takes as long as a third of a pass.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+
+    def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """Zero at the token that was drawn, -inf elsewhere. Uses torch's global generator."""
+        reached = (scores / self._temperature).softmax(-1).cumsum(-1)
+        whole = reached[:, -1:]
+        # below the whole, so that it falls on a token that has a share
+        point = torch.minimum(torch.rand_like(whole) * whole, whole.nextafter(torch.zeros_like(whole)))
+        drawn = torch.searchsorted(reached, point, right=True)
+        return torch.full_like(scores, float("-inf")).scatter_(1, drawn, 0.0)

@@ -337,9 +337,9 @@ class _Generator:
 
     @torch.inference_mode()
     def __call__(self, work: _Work) -> list[tuple[int, ...]]:
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList
 
-        from crossdraft.training.batched import roomy_cache
+        from crossdraft.training.batched import OneDraw, roomy_cache
 
         prompts, temperature, seed = work
         width = max(map(len, prompts))
@@ -348,10 +348,10 @@ class _Generator:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             seen[row, width - len(prompt) :] = 1
-        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        draws = LogitsProcessorList([OneDraw(temperature)] if temperature else [])
         config = GenerationConfig(
             eos_token_id=list(self._ends) or None, pad_token_id=self._ends[0] if self._ends else 0,
-            return_dict_in_generate=True, **drawn,
+            return_dict_in_generate=True,
         )  # fmt: skip
         ids, seen = ids.to(self._device), seen.to(self._device)
         said: list[list[int]] = [[] for _ in prompts]
@@ -363,8 +363,9 @@ class _Generator:
             while live and (room := self._max_new_tokens - len(said[live[0]])) > 0:
                 config.max_new_tokens = min(room, _STAGE)
                 out = self._model.generate(
-                    ids, attention_mask=seen, past_key_values=cache, generation_config=config
-                )
+                    ids, attention_mask=seen, past_key_values=cache, generation_config=config,
+                    logits_processor=draws,
+                )  # fmt: skip
                 for row, tokens in zip(live, out.sequences[:, ids.shape[1] :].tolist(), strict=True):
                     end = first_end(tokens, self._ends)
                     said[row] += tokens if end is None else tokens[: end + 1]
