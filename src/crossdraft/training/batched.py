@@ -80,7 +80,7 @@ def pack_linears(model: nn.Module) -> None:
                 setattr(module, name, cast(nn.Module, _Packed(child)))
 
 
-class OneDraw(LogitsProcessor):  # type: ignore[misc]
+class OneDraw(LogitsProcessor):
     """Samples by one uniform number a row; ``generate`` then takes the only token that is left, as greedy.
 
     Its own sampling draws a number for every token of the vocabulary, which takes as long as a third of a pass.
