@@ -115,6 +115,15 @@ static void score(const lanes *keys, const float *queries, float *const *to, int
 		score_12(keys, queries, to, count, dim);
 }
 
+/* places that lie `apart`, a power of two, for each other */
+static inline lanes swapped(lanes x, int apart)
+{
+	counts from;
+	for (int i = 0; i < LANES; i++)
+		from[i] = i ^ apart;
+	return __builtin_shuffle(x, from);
+}
+
 /* scores into weights, in place; returns their sum. There is room for LANES more behind them. */
 static float weigh(float *scores, long count)
 {
@@ -126,19 +135,21 @@ static float weigh(float *scores, long count)
 		counts above = x > high;
 		high = (lanes)((above & (counts)x) | (~above & (counts)high));
 	}
+	for (int apart = LANES / 2; apart; apart /= 2) {
+		lanes other = swapped(high, apart);
+		counts above = other > high;
+		high = (lanes)((above & (counts)other) | (~above & (counts)high));
+	}
 	float most = high[0];
-	for (int i = 1; i < LANES; i++)
-		most = high[i] > most ? high[i] : most;
 	lanes sum = {0};
 	for (long i = 0; i < count; i += LANES) {
 		lanes x = power(*(const lanes *)(scores + i) - most);
 		*(lanes *)(scores + i) = x;
 		sum += x;
 	}
-	float total = 0;
-	for (int i = 0; i < LANES; i++)
-		total += sum[i];
-	return total;
+	for (int apart = LANES / 2; apart; apart /= 2)
+		sum += swapped(sum, apart);
+	return sum[0];
 }
 
 /* sums over the common slots, for MANY queries of WIDE of the `wide` vectors of channels */
@@ -193,6 +204,46 @@ static void mix(long wide, const float *values, const float *const *weights, lon
 }
 #endif
 
+/* scores of `count` keys, one after the other, for all `many` queries (packed): a row of `stride` numbers for each, to be read
+ * up to `count` */
+static void score_keys(const float *keys, long count, const float *packed, long many, long dim, float *scores, long stride)
+{
+	const float *rows[LANES];
+	float *to[QUERIES];
+	lanes turned[128];
+	for (long s = 0; s < count; s += LANES) {
+		for (long c = 0; c < LANES * dim; c += 16)
+			__builtin_prefetch(keys + (s + AHEAD) * dim + c);
+		for (int i = 0; i < LANES; i++)
+			rows[i] = keys + (s + i < count ? s + i : count - 1) * dim;
+		for (long c = 0; c < dim; c += LANES)
+			turn(rows, c, turned + c);
+		for (long at = 0; at < many; at += QUERIES) {
+			int some = many - at < QUERIES ? (int)(many - at) : QUERIES;
+			for (int i = 0; i < some; i++)
+				to[i] = scores + (at + i) * stride + s;
+			score(turned, packed + at * dim, to, some, dim);
+		}
+	}
+}
+
+/* what the common slots gave (from), and a row's own path, over the sum of all weights; `wide` a constant where it is known */
+static inline __attribute__((always_inline)) void along(long wide, const float *values, const int32_t *path,
+                                                        const float *weights, long length, const float *from, float total,
+                                                        float *to)
+{
+	lanes sum[16];
+	for (long c = 0; c < wide; c++)
+		sum[c] = *(const lanes *)(from + c * LANES);
+	for (long s = 0; s < length; s++) {
+		const float *value = values + (path ? path[s] : s) * wide * LANES;
+		for (long c = 0; c < wide; c++)
+			sum[c] = plus(sum[c], *(const lanes *)(value + c * LANES), every(weights[s]));
+	}
+	for (long c = 0; c < wide; c++)
+		*(lanes *)(to + c * LANES) = sum[c] / total;
+}
+
 /* how many of a draft's slots a row looks at */
 static long looked_at(const int32_t *paths, const int32_t *lengths, long row, long width)
 {
@@ -201,59 +252,29 @@ static long looked_at(const int32_t *paths, const int32_t *lengths, long row, lo
 	return paths ? width : row + 1;
 }
 
-/* one key/value head, `many` queries: rows first .. of `groups` queries each */
+/* one key/value head, `many` queries: rows first .. of `groups` queries each; `slots` of a draft are there */
 static void some_rows(const float *q, const float *keys, const float *values, float *out, const int32_t *paths,
                       const int32_t *lengths, long first, long last, long groups, long row_step, long start, long width,
-                      long dim, float *space)
+                      long slots, long dim, float *space)
 {
-	long many = (last - first) * groups, stride = start + width + 2 * LANES, wide = dim / LANES;
-	float *scores = space, *sums = scores + many * stride, *packed = sums + many, *own = packed + (many + QUERIES) * dim;
-	const float *rows[LANES], *queries[QUERIES];
-	float *to[QUERIES];
-	lanes turned[128];
+	long many = (last - first) * groups, stride = start + width + 2 * LANES, wide = dim / LANES, beyond = slots + LANES;
+	float *scores = space, *sums = scores + many * stride, *drafts = sums + many, *packed = drafts + many * beyond;
+	const float *queries[QUERIES];
 	for (long at = 0; at < many; at += QUERIES) {
 		int count = many - at < QUERIES ? (int)(many - at) : QUERIES;
 		for (int i = 0; i < count; i++)
 			queries[i] = q + (first + (at + i) / groups) * row_step + (at + i) % groups * dim;
 		beside(queries, count, dim, at_a_time(count), packed + at * dim);
 	}
-	for (long s = 0; s < start; s += LANES) {
-		for (long c = 0; c < LANES * dim; c += 16)
-			__builtin_prefetch(keys + (s + AHEAD) * dim + c);
-		for (int i = 0; i < LANES; i++)
-			rows[i] = keys + (s + i < start ? s + i : start - 1) * dim;
-		for (long c = 0; c < wide; c++)
-			turn(rows, c * LANES, turned + c * LANES);
-		for (long at = 0; at < many; at += QUERIES) {
-			int count = many - at < QUERIES ? (int)(many - at) : QUERIES;
-			for (int i = 0; i < count; i++)
-				to[i] = scores + (at + i) * stride + s;
-			score(turned, packed + at * dim, to, count, dim);
-		}
-	}
-	for (long row = first; row < last; row++) {
-		long length = looked_at(paths, lengths, row, width);
-		for (long g = 0; g < groups; g += QUERIES) {
-			int count = groups - g < QUERIES ? (int)(groups - g) : QUERIES;
-			for (int i = 0; i < count; i++)
-				queries[i] = q + row * row_step + (g + i) * dim;
-			beside(queries, count, dim, at_a_time(count), own);
-			for (long s = 0; s < length; s += LANES) {
-				for (int i = 0; i < LANES; i++) {
-					long step = s + i < length ? s + i : length - 1;
-					rows[i] = keys + (start + (paths ? paths[row * width + step] : step)) * dim;
-				}
-				for (long c = 0; c < wide; c++)
-					turn(rows, c * LANES, turned + c * LANES);
-				for (int i = 0; i < count; i++)
-					to[i] = scores + ((row - first) * groups + g + i) * stride + start + s;
-				score(turned, own, to, count, dim);
-			}
-		}
-		for (long g = 0; g < groups; g++) {
-			long query = (row - first) * groups + g;
-			sums[query] = weigh(scores + query * stride, start + length);
-		}
+	score_keys(keys, start, packed, many, dim, scores, stride);
+	/* of the draft's keys each row takes those on its path: to score them all is cheaper than to gather some for each */
+	score_keys(keys + start * dim, slots, packed, many, dim, drafts, beyond);
+	for (long query = 0; query < many; query++) {
+		long row = first + query / groups, length = looked_at(paths, lengths, row, width);
+		float *own = scores + query * stride + start;
+		for (long s = 0; s < length; s++)
+			own[s] = drafts[query * beyond + (paths ? paths[row * width + s] : s)];
+		sums[query] = weigh(scores + query * stride, start + length);
 	}
 	long most = together(wide);
 	const float *weights[12];
@@ -266,17 +287,12 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 		for (long i = 0; i < count; i++) {
 			long row = first + (at + i) / groups, length = looked_at(paths, lengths, row, width);
 			float *into = out + row * row_step + (at + i) % groups * dim;
-			for (long c = 0; c < wide; c++) {
-				lanes sum, value;
-				memcpy(&sum, common + (i * wide + c) * LANES, sizeof(sum));
-				for (long s = 0; s < length; s++) {
-					long slot = start + (paths ? paths[row * width + s] : s);
-					value = *(const lanes *)(values + slot * dim + c * LANES);
-					sum = plus(sum, value, every(weights[i][start + s]));
-				}
-				sum = sum / sums[at + i];
-				memcpy(into + c * LANES, &sum, sizeof(sum));
-			}
+			const int32_t *path = paths ? paths + row * width : 0;
+			const float *from = common + i * wide * LANES, *drafted = values + start * dim;
+			if (wide == 4)
+				along(4, drafted, path, weights[i] + start, length, from, sums[at + i], into);
+			else
+				along(wide, drafted, path, weights[i] + start, length, from, sums[at + i], into);
 		}
 	}
 }
@@ -295,7 +311,8 @@ int crossdraft_attend(const float *q, const float *k, const float *v, float *key
 			memcpy(values + to, v + from, dim * sizeof(float));
 		}
 	long at_once = 24 / groups > 0 ? 24 / groups : 1, parts = (rows + at_once - 1) / at_once;
-	long many = at_once * groups, room = many * (start + width + 2 * LANES + 1) + (many + 2 * QUERIES) * dim;
+	long many = at_once * groups, slots = first + rows;
+	long room = many * (start + width + slots + 3 * LANES + 1) + (many + QUERIES) * dim;
 	int failed = 0;
 	(void)threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
@@ -309,7 +326,7 @@ int crossdraft_attend(const float *q, const float *k, const float *v, float *key
 			continue;
 		}
 		some_rows(q + head * groups * dim, keys + head * head_step, values + head * head_step, out + head * groups * dim,
-		          paths, lengths, begin, end, groups, heads * groups * dim, start, width, dim, space);
+		          paths, lengths, begin, end, groups, heads * groups * dim, start, width, slots, dim, space);
 		free(space);
 	}
 	return !failed;
