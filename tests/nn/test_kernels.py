@@ -59,12 +59,12 @@ def test_a_product_is_right_and_each_row_is_itself(
             exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
             room = x.double().abs() @ weight.double().abs().T + 1
             assert kernels.fits(library, weight)
-            packed = kernels.pack(library, weight)
-            got = kernels.product(library, x, packed, bias)
+            packed = kernels.pack(library, weight, bias)
+            got = kernels.product(library, x, packed)
             assert got.dtype == torch.bfloat16 and got.shape == exact.shape
             assert ((got.double() - exact).abs() <= exact.abs() * 2**-8 + room * inputs * 2**-23).all()
             for row in {0, rows // 2, rows - 1}:
-                assert torch.equal(kernels.product(library, x[row : row + 1], packed, bias)[0], got[row])
+                assert torch.equal(kernels.product(library, x[row : row + 1], packed)[0], got[row])
     finally:
         torch.set_num_threads(before)
 
@@ -73,8 +73,8 @@ def test_rows_that_do_not_lie_side_by_side(libraries: list[Any]) -> None:
     weight, wide = torch.randn(64, 32).bfloat16(), torch.randn(5, 64).bfloat16()
     for library in libraries:
         packed = kernels.pack(library, weight.T.contiguous().T)
-        got = kernels.product(library, wide[:, ::2], packed, None)
-        assert torch.equal(got, kernels.product(library, wide[:, ::2].contiguous(), packed, None))
+        got = kernels.product(library, wide[:, ::2], packed)
+        assert torch.equal(got, kernels.product(library, wide[:, ::2].contiguous(), packed))
 
 
 def _paths(parents: list[int]) -> tuple[Tensor, Tensor]:
@@ -226,13 +226,13 @@ def test_a_layer_but_for_its_attention(
     try:
         torch.set_num_threads(threads)
         for library in libraries:
-            packed = {name: (kernels.pack(library, w), biases[name]) for name, w in weights.items()}
+            packed = {name: kernels.pack(library, w, biases[name]) for name, w in weights.items()}
             layer = kernels.Layer(
                 library, packed, norms, heads=heads, kv_heads=kv_heads, dim=dim, floor=floor, scale=0.25
             )
             # rotation, of rows that are normalised here or were before
             reads = kernels.norm(library, x, norms[0], floor)
-            qkv = kernels.product(library, reads, *packed["qkv"])
+            qkv = kernels.product(library, reads, packed["qkv"])
             pairs = torch.view_as_complex(qkv[:, :turned].double().view(rows, -1, dim // 2, 2))
             wanted = torch.view_as_real(pairs * turns.to(torch.complex128)).flatten(2)
             q, k, v = layer.project(x, turns, normed=True)
@@ -248,11 +248,11 @@ def test_a_layer_but_for_its_attention(
             assert all(torch.equal(a, b) for a, b in zip(shared, same, strict=True))
             # the residual sums are torch's own
             joined = layer.join(mixed, x)
-            assert torch.equal(joined, kernels.product(library, mixed.bfloat16(), *packed["out"]) + x)
+            assert torch.equal(joined, kernels.product(library, mixed.bfloat16(), packed["out"]) + x)
             assert torch.equal(layer.join(mixed[one], x[one]), joined[one])
             fed = joined.clone()
             layer.feed(fed)
-            both = kernels.product(library, kernels.norm(library, joined, norms[1], floor), *packed["gate_up"])
+            both = kernels.product(library, kernels.norm(library, joined, norms[1], floor), packed["gate_up"])
             gated = F.silu(both[:, :inner].double()) * both[:, inner:].double()
             wanted = joined.double() + gated @ weights["down"].double().T
             room = joined.double().abs() + gated.abs() @ weights["down"].double().abs().T
@@ -262,6 +262,85 @@ def test_a_layer_but_for_its_attention(
             assert torch.equal(last, fed[one])
     finally:
         torch.set_num_threads(before)
+
+
+def _as_bytes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole numbers of at most 127, what one is worth in each row, and where float32 may take another; float64."""
+    most = x.float().abs().amax(1, keepdim=True)
+    exact = x.double() * torch.where(most > 0, 127 / most, 0.0).double()
+    return exact.round(), most.double() / 127, ((exact - exact.floor() - 0.5).abs() < 1e-4).double()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 200), blocks=st.integers(1, 3), inputs=st.integers(1, 60), biased=st.booleans(),
+    seed=st.integers(0, 99), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_a_product_of_bytes_is_that_of_whole_numbers(
+    libraries: list[Any], rows: int, blocks: int, inputs: int, biased: bool, seed: int, threads: int
+) -> None:
+    """Both sides are rounded, then it is exact; a row alone has its bits, and one that is none spoils itself."""
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.randn(32 * blocks, 16 * inputs, generator=draw).bfloat16()
+    sizes = 10.0 ** torch.randint(-4, 4, (rows, 1), generator=draw)
+    x = (torch.randn(rows, 16 * inputs, generator=draw) * sizes).bfloat16()
+    x[seed % rows] *= seed % 3  # and a row of zeros
+    bias = torch.randn(32 * blocks, generator=draw) if biased else None
+    (w, of_w, loose_w), (v, of_x, loose_v) = _as_bytes(weight), _as_bytes(x)
+    sums, unit = v @ w.T, of_x * of_w.T
+    room = (v.abs() @ loose_w.T + loose_v @ w.abs().T + loose_v @ loose_w.T + 0.1) * unit
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            packed = kernels.pack_bytes(library, weight, bias)
+            got = kernels.product(library, x, packed)
+            wanted = sums * unit + (0.0 if bias is None else bias.double())
+            assert ((got.double() - wanted).abs() <= room + (wanted.abs() + room) * 2**-7.9 + 1e-30).all()
+            one = seed % rows
+            assert torch.equal(kernels.product(library, x[one : one + 1], packed)[0], got[one])
+            spoilt = x.clone()
+            spoilt[one, seed % x.shape[1]] = float("nan") if seed % 2 else float("inf")
+            again = kernels.product(library, spoilt, packed)
+            assert again[one].isnan().all()
+            others = torch.arange(rows) != one
+            assert torch.equal(again[others], got[others])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_layer_of_bytes_is_near_one_of_bfloat16(libraries: list[Any]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    size, dim, rows = 64, 32, 5
+    shapes = {"qkv": (4 * dim, size), "out": (size, 2 * dim), "gate_up": (4 * size, size), "down": (size, 2 * size)}
+    weights = {name: (torch.randn(shape, generator=draw) / 8).bfloat16() for name, shape in shapes.items()}
+    x, mixed = torch.randn(rows, size, generator=draw).bfloat16(), torch.randn(rows, 2 * dim, generator=draw)
+    turns, norm = torch.polar(torch.ones(1, 1, dim // 2), torch.rand(1, 1, dim // 2)), torch.ones(size) * 8
+    for library in libraries:
+        said = []
+        for pack in (kernels.pack, kernels.pack_bytes):
+            packed = {name: pack(library, weight) for name, weight in weights.items()}
+            layer = kernels.Layer(
+                library, packed, (norm, norm), heads=2, kv_heads=1, dim=dim, floor=0.01, scale=1.0
+            )
+            fed = layer.join(mixed, x)
+            layer.feed(fed)
+            said.append([*layer.project(x, turns, normed=True), fed.float()])
+        for exact, rough in zip(*said, strict=True):
+            assert 0 < (exact - rough).norm() / exact.norm() < 0.03
+
+
+def test_bytes_are_for_what_need_not_be_exact(libraries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, rows = torch.randn(77, 64).bfloat16(), torch.randn(3, 64).bfloat16()
+    for library in libraries:
+        monkeypatch.setattr(kernels, "status", lambda library=library: kernels.Status(library))
+        rough, exact = (PackedLinear(weight, None, True, rough=wanted) for wanted in (True, False))
+        assert not exact.is_rough and rough.is_rough == bool(library.crossdraft_has_bytes())
+        assert rough.kind == "our own packed linears" + " of bytes" * rough.is_rough
+        assert rough(rows).shape == (3, 77)
+        near = torch.nn.functional.cosine_similarity(rough(rows).float(), exact(rows).float())
+        assert (near > 0.999).all() and torch.equal(rough(rows), exact(rows)) != rough.is_rough
+        assert not PackedLinear(weight[:, :40].contiguous(), None, True, rough=True).is_rough  # no whole vectors
 
 
 @settings(max_examples=40, deadline=None)
@@ -357,10 +436,10 @@ def test_products_in_several_threads_at_once(libraries: list[Any]) -> None:
     for library in libraries:
         packed = kernels.pack(library, weight)
         inputs = [torch.randn(5 + i, 256).bfloat16() for i in range(6)]
-        wanted = [kernels.product(library, x, packed, None) for x in inputs]
+        wanted = [kernels.product(library, x, packed) for x in inputs]
         with ThreadPoolExecutor(6) as pool:
             for _ in range(40):
-                got = pool.map(lambda x, p=packed, lib=library: kernels.product(lib, x, p, None), inputs)
+                got = pool.map(lambda x, p=packed, lib=library: kernels.product(lib, x, p), inputs)
                 assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 

@@ -21,7 +21,8 @@ from crossdraft.nn.linear import PackedLinear, can_prepack
 class MedusaRunner:
     """Frozen Medusa heads, packed: all first maps are one linear, a shared output head is applied to all at once.
 
-    rows: the target's output head at ``head.d2t``, where the heads share it. SettingError when it is missing.
+    rows: the target's output head at ``head.d2t``, where the heads share it. rough: as ``heads.runner.HeadRunner``.
+    SettingError when the rows are missing.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class MedusaRunner:
         rows: Float[Tensor, "draft D"] | None,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
+        rough: bool = True,
     ) -> None:
         self.config, self.dtype, self.device = head.config, dtype, torch.device(device)
         self.num_trained, self.d2t = head.num_trained, head.d2t.to(self.device)
@@ -37,7 +39,7 @@ class MedusaRunner:
 
         def packed(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
             moved = None if bias is None else bias.detach().to(self.device, dtype, copy=True)
-            return PackedLinear(weight.detach().to(self.device, dtype, copy=True), moved, prepack)
+            return PackedLinear(weight.detach().to(self.device, dtype, copy=True), moved, prepack, rough=rough)
 
         with torch.no_grad():
             states = head.state_dict()
@@ -58,7 +60,7 @@ class MedusaRunner:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the trained weights at inference."""
-        return self.num_trained * torch.finfo(self.dtype).bits // 8
+        return self.num_trained * (1 if self._mix.is_rough else torch.finfo(self.dtype).bits // 8)
 
     def logits(self, state: Float[Tensor, "1 D"]) -> Float[Tensor, "heads draft"]:
         """What every head makes of one state, float32."""

@@ -4,6 +4,7 @@ The engine stacks them over a target's layers; a drafting head is a single one w
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,12 @@ class PackedLayer:
     """One decoder layer, fused and packed: q, k and v in one linear, gate and up in another.
 
     It may lack its input norm, and its attention may read an input wider than the residual (``DecoderLayer``).
+    rough: as ``PackedLinear``.
     """
 
-    def __init__(self, layer: DecoderLayer, dtype: torch.dtype, device: torch.device, prepack: bool) -> None:
+    def __init__(
+        self, layer: DecoderLayer, dtype: torch.dtype, device: torch.device, prepack: bool, rough: bool = False
+    ) -> None:
         attn, mlp = layer.self_attn, layer.mlp
         self.config = cfg = attn.cfg
         half = cfg.head_dim // 2
@@ -63,10 +67,11 @@ class PackedLayer:
 
         q, k, v, out = attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj
         bias = None if q.bias is None else fused(turning(q.bias) * folded, turning(k.bias), v.bias)
-        self.qkv = PackedLinear(fused(turning(q.weight) * folded, turning(k.weight), v.weight), bias, prepack)
-        self.out = PackedLinear(fused(out.weight), None if out.bias is None else fused(out.bias), prepack)
-        self.gate_up = PackedLinear(fused(mlp.gate_proj.weight, mlp.up_proj.weight), None, prepack)
-        self.down = PackedLinear(fused(mlp.down_proj.weight), None, prepack)
+        pack = partial(PackedLinear, prepack=prepack, rough=rough)
+        self.qkv = pack(fused(turning(q.weight) * folded, turning(k.weight), v.weight), bias)
+        self.out = pack(fused(out.weight), None if out.bias is None else fused(out.bias))
+        self.gate_up = pack(fused(mlp.gate_proj.weight, mlp.up_proj.weight), None)
+        self.down = pack(fused(mlp.down_proj.weight), None)
         before, eps = layer.input_layernorm, cfg.rms_norm_eps
         self.norm_in = None if before is None else RowNorm(before.weight, eps, dtype, device)
         self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
@@ -75,8 +80,10 @@ class PackedLayer:
     def _in_kernels(self) -> kernels.Layer | None:
         """The layer by our own kernels, where they have its shapes."""
         cfg, library = self.config, kernels.status().library
-        linears = {name: getattr(self, name).own for name in ("qkv", "out", "gate_up", "down")}
-        if library is None or None in linears.values() or cfg.head_dim % 16 or cfg.intermediate_size % 16:
+        linears: dict[str, kernels.Packed] = {
+            name: own for name in ("qkv", "out", "gate_up", "down") if (own := getattr(self, name).own) is not None
+        }
+        if library is None or len(linears) < 4 or cfg.head_dim % 16 or cfg.intermediate_size % 16:
             return None
         return kernels.Layer(
             library, linears, (None if self.norm_in is None else self.norm_in.weight, self.norm_mid.weight),

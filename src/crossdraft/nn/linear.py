@@ -53,21 +53,24 @@ class PackedLinear:
 
     weight (out, in) and bias (out,) have their final dtype and device. prepack: pack the weight where that can be
     done for its shape. Fewer than ``min_rows`` rows are padded, which the self-test asks for where the library
-    computes few rows in another order than many.
+    computes few rows in another order than many. rough: round weights and rows to bytes where our kernels can, for
+    what need not be exact.
     """
 
     def __init__(
-        self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"] | None, prepack: bool, min_rows: int = 1
-    ) -> None:
+        self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"] | None, prepack: bool, min_rows: int = 1,
+        rough: bool = False,
+    ) -> None:  # fmt: skip
         self.out_features, self.in_features = weight.shape
         self.bias, self.min_rows = bias, min_rows
         library = kernels.status().library if prepack else None
         self._kernels = library if library is not None and kernels.fits(library, weight) else None
         self.prepacked = self._kernels is not None or (prepack and _library_packs(weight.dtype))
         if self._kernels is not None:
-            self.weight = kernels.pack(self._kernels, weight)
-            padding = self.weight.shape[0] - self.out_features
-            self._wide_bias = None if bias is None else F.pad(bias.float(), (0, padding))
+            wide_bias = None if bias is None else F.pad(bias.float(), (0, -self.out_features % kernels.BLOCK))
+            pack = kernels.pack_bytes if rough and kernels.has_bytes(self._kernels, weight) else kernels.pack
+            self._packed = pack(self._kernels, weight, wide_bias)
+            self.weight = self._packed.weight
         else:
             self.weight = _library_packed(weight) if self.prepacked else weight
 
@@ -77,18 +80,23 @@ class PackedLinear:
         return self._kernels is not None
 
     @property
+    def is_rough(self) -> bool:
+        """Whether weights and rows are rounded to bytes."""
+        return self.is_own and self._packed.scales is not None
+
+    @property
     def kind(self) -> str:
         """Whose product it is, in words."""
         if self.is_own:
-            return "our own packed linears"
+            return "our own packed linears" + (" of bytes" if self.is_rough else "")
         return "oneDNN packed linears" if self.prepacked else "F.linear"
 
     @property
-    def own(self) -> tuple[Tensor, Tensor | None] | None:
-        """Weight and bias (float32) as our own kernels read them, where no outputs are padded."""
+    def own(self) -> kernels.Packed | None:
+        """As our own kernels read it, where no outputs are padded."""
         if self._kernels is None or self.weight.shape[0] != self.out_features:
             return None
-        return self.weight, self._wide_bias
+        return self._packed
 
     def __call__(self, rows: Float[Tensor, "S in"]) -> Float[Tensor, "S out"]:
         """Rows through the layer."""
@@ -101,7 +109,7 @@ class PackedLinear:
 
     def _apply(self, rows: Tensor) -> Tensor:
         if self._kernels is not None:
-            return kernels.product(self._kernels, rows, self.weight, self._wide_bias)[:, : self.out_features]
+            return kernels.product(self._kernels, rows, self._packed)[:, : self.out_features]
         if self.prepacked:
             return _library_product(rows, self.weight, self.bias)
         return F.linear(rows, self.weight, self.bias)

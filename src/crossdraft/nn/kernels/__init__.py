@@ -32,10 +32,11 @@ from crossdraft.core.places import cache_dir
 from crossdraft.core.provenance import bf16_unit, has_fma, slow_bf16
 
 HEADER, *SOURCES = (
-    Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "attend.c", "layer.c", "best.c")
+    Path(__file__).with_name(name) for name in ("lanes.h", "rows.c", "bytes.c", "attend.c", "layer.c", "best.c")
 )
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
-_BLOCK = 32
+BLOCK = 32
+"""Outputs are padded to a multiple of it."""
 _TIMEOUT_S = 60
 
 
@@ -65,7 +66,7 @@ def status() -> Status:
         return Status(None, f"cannot be compiled: {str(error).partition(os.linesep)[0]:.120}")
     if not library.crossdraft_begin():
         return Status(None, "the system does not let this process use AMX")
-    if _is_right(library) and _attends_right(library) and _layers_right(library):
+    if _is_right(library) and _bytes_right(library) and _attends_right(library) and _layers_right(library):
         return Status(library)
     return Status(None, "wrong on a small example")
 
@@ -75,27 +76,53 @@ def fits(library: ctypes.CDLL, weight: Tensor) -> bool:
     return bool(weight.dtype == torch.bfloat16 and weight.shape[1] % library.crossdraft_step() == 0)
 
 
-def pack(library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"]) -> BFloat16[Tensor, "padded in"]:
+@dataclass(frozen=True)
+class Packed:
+    """A linear layer's weights as the kernels read them.
+
+    weight: (padded out, in), bfloat16, or uint8 with ``scales`` (padded out,) float32; bias: (padded out,) float32.
+    """
+
+    weight: Tensor
+    bias: Float[Tensor, "out"] | None = None
+    scales: Float[Tensor, "out"] | None = None
+
+
+def has_bytes(library: ctypes.CDLL, weight: Tensor) -> bool:
+    """Whether a weight (out, in) can be packed as bytes, and is then faster."""
+    return bool(weight.dtype == torch.bfloat16 and weight.shape[1] % 16 == 0 and library.crossdraft_has_bytes())
+
+
+def pack_bytes(
+    library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"], bias: Float[Tensor, "padded"] | None = None
+) -> Packed:
+    """The weight rounded to bytes, with what a one is worth in each output. Raises MemoryError."""
+    weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % BLOCK)).contiguous()
+    out, scales = torch.empty_like(weight, dtype=torch.uint8), torch.empty(weight.shape[0], dtype=torch.float32)
+    _check(library.crossdraft_pack_bytes(weight.data_ptr(), out.data_ptr(), scales.data_ptr(), *weight.shape))
+    return Packed(out, bias, scales)
+
+
+def pack(
+    library: ctypes.CDLL, weight: BFloat16[Tensor, "out in"], bias: Float[Tensor, "padded"] | None = None
+) -> Packed:
     """The weight as ``product`` reads it, with outputs of zeros up to a whole block."""
-    weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % _BLOCK)).contiguous()
+    weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % BLOCK)).contiguous()
     out = torch.empty_like(weight)
     library.crossdraft_pack(weight.data_ptr(), out.data_ptr(), *weight.shape)
-    return out
+    return Packed(out, bias)
 
 
-def product(
-    library: ctypes.CDLL,
-    rows: BFloat16[Tensor, "S in"],
-    packed: BFloat16[Tensor, "out in"],
-    bias: Float[Tensor, "out"] | None,
-) -> BFloat16[Tensor, "S out"]:
-    """``rows W' + bias``; bias is float32. Raises MemoryError."""
+def product(library: ctypes.CDLL, rows: BFloat16[Tensor, "S in"], packed: Packed) -> BFloat16[Tensor, "S padded"]:
+    """``rows W' + bias``; of a weight that is rounded to bytes, the rows are rounded too. Raises MemoryError."""
     rows = rows.contiguous()
-    out = rows.new_empty(rows.shape[0], packed.shape[0])
-    done = library.crossdraft_rows(
-        packed.data_ptr(), rows.data_ptr(), _place(bias), out.data_ptr(), rows.shape[0],
-        *packed.shape, torch.get_num_threads(),
-    )  # fmt: skip
+    out = rows.new_empty(rows.shape[0], packed.weight.shape[0])
+    before = packed.weight.data_ptr(), _place(packed.scales), rows.data_ptr(), _place(packed.bias), out.data_ptr()
+    sizes = rows.shape[0], *packed.weight.shape, torch.get_num_threads()
+    if packed.scales is None:
+        done = library.crossdraft_rows(before[0], *before[2:], *sizes)
+    else:
+        done = library.crossdraft_rows_of_bytes(*before, *sizes)
     _check(done)
     return out
 
@@ -112,8 +139,9 @@ def norm(
 
 class _Linear(ctypes.Structure):
     _fields_ = [
-        ("w", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("n", ctypes.c_long), ("k", ctypes.c_long),
-    ]  # fmt: skip
+        *((name, ctypes.c_void_p) for name in ("w", "bias", "scales")),
+        *((name, ctypes.c_long) for name in ("n", "k")),
+    ]
 
 
 class _Layer(ctypes.Structure):
@@ -128,7 +156,7 @@ class _Layer(ctypes.Structure):
 class Layer:
     """A decoder layer but for its attention. Of rows [q | k | v], the channels that turn together lie side by side.
 
-    linears: qkv, out, gate_up, down as (packed weight, float32 bias or None), outputs without padding. norms: of
+    linears: qkv, out, gate_up, down, outputs without padding. norms: of
     the input (None: rows come as attention reads them) and in the middle, as ``norm`` takes them. scale: multiplies
     q. A head's channels, and the feed-forward's, are multiples of 16. All methods raise MemoryError.
     """
@@ -136,7 +164,7 @@ class Layer:
     def __init__(
         self,
         library: ctypes.CDLL,
-        linears: dict[str, tuple[Tensor, Tensor | None]],
+        linears: dict[str, Packed],
         norms: tuple[Tensor | None, Tensor],
         *,
         heads: int,
@@ -148,7 +176,10 @@ class Layer:
         self._library, self._shape = library, (kv_heads, heads // kv_heads, dim)
         self._kept = linears, norms  # what lies at the addresses below
         before, middle = norms
-        products = {name: _Linear(_place(w), _place(bias), *w.shape) for name, (w, bias) in linears.items()}
+        products = {
+            name: _Linear(_place(of.weight), _place(of.bias), _place(of.scales), *of.weight.shape)
+            for name, of in linears.items()
+        }
         self._of = _Layer(
             norm_in=_place(before), norm_mid=_place(middle), heads=heads, kv_heads=kv_heads, dim=dim, floor=floor,
             scale=scale, **products,
@@ -273,6 +304,8 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_rows.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
     library.crossdraft_pack.restype = None
     library.crossdraft_step.restype = long
+    library.crossdraft_pack_bytes.argtypes = [pointer] * 3 + [long, long]
+    library.crossdraft_rows_of_bytes.argtypes = [pointer] * 5 + [long] * 3 + [ctypes.c_int]
     library.crossdraft_attend.argtypes = [pointer] * 8 + [long] * 8 + [ctypes.c_int]
     library.crossdraft_norm.argtypes = [pointer] * 3 + [long, long, ctypes.c_float]
     library.crossdraft_norm.restype = None
@@ -344,12 +377,23 @@ def _is_right(library: ctypes.CDLL) -> bool:
     """Small whole numbers: every sum is exact, so the results must agree to the bit."""
     weight = (torch.arange(64 * 96, dtype=torch.float32).view(64, 96) % 5 - 2).bfloat16()
     bias = torch.arange(64, dtype=torch.float32) % 7
-    packed = pack(library, weight)
+    packed = pack(library, weight, bias)
     for count in (1, 3, 14, 15, 17, 29, 40, 120):
         rows = (torch.arange(count * 96, dtype=torch.float32).view(count, 96) % 3 - 1).bfloat16()
-        if not torch.equal(
-            product(library, rows, packed, bias).float(), F.linear(rows.float(), weight.float(), bias)
-        ):
+        if not torch.equal(product(library, rows, packed).float(), F.linear(rows.float(), weight.float(), bias)):
+            return False
+    return True
+
+
+def _bytes_right(library: ctypes.CDLL) -> bool:
+    """Whole numbers up to 127, which are bytes as they are: every sum is exact."""
+    weight = (torch.arange(64 * 48, dtype=torch.float32).view(64, 48) * 5 % 255 - 127).bfloat16()
+    weight[:, -1] = 127
+    packed = pack_bytes(library, weight)
+    for count in (1, 3, 12, 13, 97):
+        rows = (torch.arange(count * 48, dtype=torch.float32).view(count, 48) * 7 % 255 - 127).bfloat16()
+        rows[:, 0] = -127
+        if not torch.equal(product(library, rows, packed), (rows.float() @ weight.float().T).bfloat16()):
             return False
     return True
 
@@ -380,9 +424,7 @@ def _layers_right(library: ctypes.CDLL, seed: int = 0) -> bool:
     shapes = {"qkv": (4 * dim, size), "out": (size, 2 * dim), "gate_up": (2 * size, size), "down": (size, size)}
     weights = {name: (draw(shape) / 8).bfloat16() for name, shape in shapes.items()}
     norm = (1.0 + 0.1 * draw(size)) * size**0.5
-    packed: dict[str, tuple[Tensor, Tensor | None]] = {
-        name: (pack(library, w), None) for name, w in weights.items()
-    }
+    packed = {name: pack(library, w) for name, w in weights.items()}
     layer = Layer(library, packed, (norm, norm), heads=2, kv_heads=1, dim=dim, floor=floor, scale=1.0)
     x, mixed = draw(rows, size).bfloat16(), draw(rows, 2 * dim)
     angles = draw(rows, 1, dim // 2)

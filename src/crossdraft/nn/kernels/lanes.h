@@ -45,7 +45,7 @@ static inline lanes plus(lanes sum, lanes x, lanes y)
 #endif
 
 /* e^x for x <= 0 (Cephes' polynomial); far below it is 0 */
-static lanes power(lanes x)
+static inline lanes power(lanes x)
 {
 	const lanes zero = {0};
 	counts tiny = x < -87.0f;

@@ -84,10 +84,15 @@ static void split(const bf16 *x, const float *turns, float *q, float *k, float *
 long crossdraft_space(long m, long k);
 void crossdraft_share(const bf16 *w, const bf16 *x, const float *bias, bf16 *y, long m, long n, long k, void *space);
 
-/* a packed matrix (n, k); bias: none, or n floats */
+/* bytes.c */
+long crossdraft_space_of_bytes(long m, long k);
+void crossdraft_share_bytes(const uint8_t *w, const float *scales, const bf16 *x, const float *bias, bf16 *y, long m, long n,
+                            long k, void *space);
+
+/* a packed matrix (n, k), of bytes where there are scales; bias: none, or n floats */
 typedef struct {
-	const bf16 *w;
-	const float *bias;
+	const void *w;
+	const float *bias, *scales;
 	long n, k;
 } linear;
 
@@ -102,7 +107,15 @@ typedef struct {
 /* by all threads of a team together, here and below */
 static void apply(const linear *by, const bf16 *x, bf16 *y, long rows, void *space)
 {
-	crossdraft_share(by->w, x, by->bias, y, rows, by->n, by->k, space);
+	if (by->scales)
+		crossdraft_share_bytes(by->w, by->scales, x, by->bias, y, rows, by->n, by->k, space);
+	else
+		crossdraft_share(by->w, x, by->bias, y, rows, by->n, by->k, space);
+}
+
+static long space_of(const linear *by, long rows)
+{
+	return by->scales ? crossdraft_space_of_bytes(rows, by->k) : crossdraft_space(rows, by->k);
 }
 
 static void norm_rows(const bf16 *x, const float *w, bf16 *y, long rows, long dim, float floor)
@@ -135,7 +148,7 @@ int crossdraft_project(const layer *of, const bf16 *x, int normed, const float *
 {
 	long width = of->qkv.k, queries = of->heads * of->dim, keys = of->kv_heads * of->dim;
 	void *copies;
-	bf16 *reads = work(crossdraft_space(rows, width), rows * (width + of->qkv.n), &copies), *all = reads + rows * width;
+	bf16 *reads = work(space_of(&of->qkv, rows), rows * (width + of->qkv.n), &copies), *all = reads + rows * width;
 	(void)threads;
 	if (!reads)
 		return 0;
@@ -158,7 +171,7 @@ int crossdraft_join(const layer *of, const float *mixed, const bf16 *x, bf16 *y,
 {
 	long width = of->out.k;
 	void *copies;
-	bf16 *reads = work(crossdraft_space(rows, width), rows * width, &copies);
+	bf16 *reads = work(space_of(&of->out, rows), rows * width, &copies);
 	(void)threads;
 	if (!reads)
 		return 0;
@@ -179,7 +192,7 @@ int crossdraft_join(const layer *of, const float *mixed, const bf16 *x, bf16 *y,
 int crossdraft_feed(const layer *of, bf16 *x, long rows, int threads)
 {
 	long width = of->gate_up.k, inner = of->down.k;
-	long before = crossdraft_space(rows, width), behind = crossdraft_space(rows, inner);
+	long before = space_of(&of->gate_up, rows), behind = space_of(&of->down, rows);
 	void *copies;
 	bf16 *reads = work(before > behind ? before : behind, rows * (width + 3 * inner), &copies);
 	bf16 *both = reads + rows * width, *gated = both + rows * 2 * inner;
