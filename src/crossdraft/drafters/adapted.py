@@ -16,6 +16,7 @@ from crossdraft.adapters.base import DRAFT, TARGET, TOKENS
 from crossdraft.core.errors import SettingError
 from crossdraft.core.protocols import VLM
 from crossdraft.drafters.follower import Follower
+from crossdraft.nn.argmax import argmax
 
 
 def check_drafts(adapter: Adapter) -> None:
@@ -68,4 +69,4 @@ class AdaptedVoice:
         adapted = self._adapter(rows.pop(DRAFT, None), **rows)[0, -1]
         if self._known is not None:
             self._known[count - 1] = adapted
-        return int(self._target.unembed(adapted[None].to(self._head_dtype)).argmax())
+        return int(argmax(self._target.unembed(adapted[None].to(self._head_dtype))))

@@ -20,6 +20,7 @@ from crossdraft.core.types import Draft, Sampling, Step
 from crossdraft.core.vocab import NO_TWIN, TokenMap
 from crossdraft.drafters.follower import Follower
 from crossdraft.drafters.pace import Pace
+from crossdraft.nn.argmax import argmax
 from crossdraft.verify.sampling import draw, process_logits
 
 PURPOSE = "draft"
@@ -135,7 +136,7 @@ class DraftModelSession:
         """The draft model's next token, and the law over the target's tokens that it was drawn from, if it was."""
         sampling = self._settings.sampling
         if sampling is None:
-            return int(logits.argmax()), None
+            return int(argmax(logits)), None
         self._to_target = twins = self._to_target.to(logits.device)
         # the law is what is left on tokens that the target has, and what is drawn from is just that
         processed = process_logits(logits.masked_fill(twins == NO_TWIN, -torch.inf), sampling)

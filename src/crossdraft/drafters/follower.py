@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, VLMSession
 from crossdraft.core.types import LAST, Draft, Scores
+from crossdraft.nn.argmax import argmax
 
 _NOTHING = Draft.chain([])
 
@@ -104,4 +104,4 @@ class OwnVoice:
     def choose(self, follower: Follower | None, text: Sequence[int]) -> int:
         """The token behind the follower's text."""
         assert follower is not None
-        return int(torch.argmax(follower.logits()[-1]))
+        return int(argmax(follower.logits()[-1:]))

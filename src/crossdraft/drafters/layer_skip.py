@@ -18,6 +18,7 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Sketches, VLMSession, Window
 from crossdraft.core.types import SIMILARITY, Draft, PromptView, Step
 from crossdraft.drafters.pace import Pace
+from crossdraft.nn.argmax import argmax
 
 
 def choose_skips(
@@ -142,7 +143,7 @@ class LayerSkipSession:
         tokens: list[int] = []
         start = time.perf_counter()
         for _ in range(length):
-            tokens.append(int(self._session.sketch(tokens, self.skipped).argmax()))
+            tokens.append(int(argmax(self._session.sketch(tokens, self.skipped))))
         self._settings.pace.took((time.perf_counter() - start) * 1e3, length)
         self.pace.drafted(length)
         self._rounds += 1

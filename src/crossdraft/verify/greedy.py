@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossdraft.core.types import Draft, Verdict
+from crossdraft.nn.argmax import argmax
 from crossdraft.verify.walk import check_rows, follow
 
 
@@ -24,5 +25,4 @@ class Greedy:
     def __call__(self, draft: Draft, logits: Float[Tensor, "S V"], position: int) -> Verdict:
         """Judge ``draft``; ``position`` plays no part. SettingError if the rows do not match the draft."""
         check_rows(draft, logits)
-        # torch.argmax returns the first of equal maxima
-        return follow(draft, logits.argmax(-1).cpu())
+        return follow(draft, argmax(logits).cpu())

@@ -18,6 +18,7 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.seeds import seed_for
 from crossdraft.core.tree import depths
 from crossdraft.core.types import Draft, Sampling, Verdict
+from crossdraft.nn.argmax import argmax
 from crossdraft.verify.walk import check_rows, follow
 
 # splitmix64 (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit constants
@@ -84,7 +85,7 @@ def draw(
 ) -> Int[Tensor, "S"]:
     """One token for each row of processed logits, by Gumbel-max with noise keyed on (seed, position)."""
     noise = uniforms(position_keys(seed, purpose, positions), logits.shape[-1])
-    return noise.log_().neg_().log_().neg_().add_(logits).argmax(-1)
+    return argmax(noise.log_().neg_().log_().neg_().add_(logits))
 
 
 @dataclass(frozen=True)
