@@ -38,7 +38,7 @@ wait_beside() {
 }
 
 case $which-$device in
-nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=2000 own=1800 about=600 makers=2 ;;
+nano-cpu | answers-cpu | smollm-cpu) batch=48 composed=1900 own=1700 about=500 makers=2 ;;
 answers-cuda | smollm-cuda) batch=1024 composed=8000 own=16000 about=6000 makers=1 ;;
 *)
 	echo "heads.sh: '$which' on '$device' is unknown; give nano, answers or smollm, and cpu or (not nano) cuda" >&2
@@ -89,9 +89,9 @@ if [ "$which" = smollm ]; then
 		# a third of the chains beyond their first guess: twice as many answers in the time
 		head eagle3 "$@" --batch 16 --lr 2e-3 --epochs 8 --minutes 38 --passes 4 --followed 0.34 --start target \
 			--freeze-output
-		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 8
-		head hass "$@" --lr 5e-4 --epochs 2 --minutes 8 --start "$out/eagle"
-		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 7 --set own_head=true
+		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 7
+		head hass "$@" --lr 5e-4 --epochs 2 --minutes 7 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 6 --set own_head=true
 		model --epochs 1 --minutes 4 --processes 2
 	else
 		# the target reads its answers anew for every batch, which costs less there than fetching its states
