@@ -31,7 +31,11 @@ PLAIN = ("-O2", "-fopenmp", "-fPIC")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The plain form, the one that this machine uses if it does, and those that it could use but does not."""
     folder = tmp_path_factory.mktemp("kernels")
-    able = [PLAIN, *([kernels.FLAGS] if slow_bf16() else []), *([(*PLAIN, "-mavx2", "-mfma")] if has_fma() else [])]
+    able = [PLAIN, *([kernels.FLAGS] if slow_bf16() else [])]
+    if has_fma():
+        able.append((*PLAIN, "-mavx2", "-mfma"))
+        if " avx_vnni " in Path("/proc/cpuinfo").read_text().replace("\n", " \n"):
+            able.append((*PLAIN, "-mavx2", "-mfma", "-mavxvnni"))
     own = kernels.status().library
     return [kernels.load(kernels.compiled(folder, flags)) for flags in able] + ([] if own is None else [own])
 
@@ -443,7 +447,7 @@ def test_products_in_several_threads_at_once(libraries: list[Any]) -> None:
                 assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
-@pytest.mark.parametrize("machine", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
+@pytest.mark.parametrize("machine", ["sapphirerapids", "cooperlake", "skylake-avx512", "alderlake", "haswell"])
 def test_every_form_compiles_without_a_warning(machine: str, tmp_path: Path) -> None:
     """Also those that this machine cannot run."""
     compiler = shutil.which("gcc")
@@ -495,7 +499,7 @@ def test_it_is_compiled_once(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (lambda patch: patch.setattr(kernels, "load", _broken), "cannot be compiled: not a library"),
         *(
             (lambda patch, name=name: patch.setattr(kernels, name, lambda _: False), "wrong on a small example")
-            for name in ("_is_right", "_attends_right", "_layers_right")
+            for name in ("_is_right", "_bytes_right", "_attends_right", "_layers_right")
         ),
     ],
 )

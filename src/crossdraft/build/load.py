@@ -218,7 +218,8 @@ def pick_device(device: str) -> str:
 def pick_dtype(dtype: str, device: str, *, engine: bool = False) -> torch.dtype:
     """ "auto" becomes bfloat16 where the hardware has it and is faster in it, else float32.
 
-    engine: for models that run on our engine, whose kernels have bfloat16 on other CPUs too.
+    engine: for models whose linears are packed by us (our engine's, and text targets' in batches): our kernels have
+    bfloat16 on other CPUs too.
     Raises SettingError for a dtype that is not offered.
     """
     if dtype == "auto":

@@ -91,7 +91,9 @@ class OneDraw(LogitsProcessor):
 
     def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
         """Zero at the token that was drawn, -inf elsewhere. Uses torch's global generator."""
-        reached = (scores / self._temperature).softmax(-1).cumsum(-1)
+        shares = (scores / self._temperature).softmax(-1)
+        # on a GPU a running sum is not summed in order: in float64 it falls by next to nothing where it should stay
+        reached = shares.cumsum(-1, dtype=torch.float64 if shares.is_cuda else None)
         whole = reached[:, -1:]
         # below the whole, so that it falls on a token that has a share
         point = torch.minimum(torch.rand_like(whole) * whole, whole.nextafter(torch.zeros_like(whole)))

@@ -1,7 +1,8 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary.
+along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary. ``bytes.c``:
+the products of drafting heads.
 
 They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
 multiply, and where trees had to be masked, strewn and padded; and for those with AVX2 alone, where the libraries
@@ -90,7 +91,8 @@ class Packed:
 
 def has_bytes(library: ctypes.CDLL, weight: Tensor) -> bool:
     """Whether a weight (out, in) can be packed as bytes, and is then faster."""
-    return bool(weight.dtype == torch.bfloat16 and weight.shape[1] % 16 == 0 and library.crossdraft_has_bytes())
+    fits = weight.dtype == torch.bfloat16 and weight.shape[1] % 16 == 0 and weight.shape[1] <= 2**16
+    return bool(fits and library.crossdraft_has_bytes())
 
 
 def pack_bytes(
@@ -278,7 +280,8 @@ def attend(
     """Keys and values of the rows go into slots start + first .. ; then each row looks at slots 0 .. start - 1 and
     along its path: slots start + paths[s, :lengths[s]], int32 (lengths None: all of it).
 
-    paths None: a chain's rows, each after the one before (first is 0). A row's bits depend on its own path alone,
+    paths: slots behind ``start``, below first + rows; None: a chain's rows, each after the one before (first is
+    0). A row's bits depend on its own path alone,
     not on where its keys lie, nor on the other rows. q carries the scale. library: None: this machine's.
     Raises MemoryError.
     """

@@ -204,8 +204,8 @@ static void mix(long wide, const float *values, const float *const *weights, lon
 }
 #endif
 
-/* scores of `count` keys, one after the other, for all `many` queries (packed): a row of `stride` numbers for each, to be read
- * up to `count` */
+/* scores of `count` keys, one after the other, for all `many` queries (packed): a row of `stride` numbers for each, of which those
+ * behind `count`, up to a whole vector, are written too and mean nothing */
 static void score_keys(const float *keys, long count, const float *packed, long many, long dim, float *scores, long stride)
 {
 	const float *rows[LANES];
@@ -298,8 +298,8 @@ static void some_rows(const float *q, const float *keys, const float *values, fl
 }
 
 /* q, out (rows, heads, groups, dim); k, v (rows, heads, dim) go into keys and values (heads, slots, dim; `head_step` floats a
- * head) at slots start + first ..; paths (rows, width) and lengths (rows; none: whole paths), or no paths for a chain (width:
- * rows). dim 32, 64 or 128. Returns 0 without memory. */
+ * head) at slots start + first ..; paths (rows, width), of numbers below first + rows, and lengths (rows; none: whole paths), or
+ * no paths for a chain (width: rows). dim 32, 64 or 128. Returns 0 without memory. */
 int crossdraft_attend(const float *q, const float *k, const float *v, float *keys, float *values, float *out,
                       const int32_t *paths, const int32_t *lengths, long rows, long heads, long groups, long dim,
                       long head_step, long start, long first, long width, int threads)

@@ -14,8 +14,7 @@
 
 #define BLOCK 16
 #define QUAD 4 /* inputs that are multiplied at once */
-#define MAXR 12
-#define TILE (8 * MAXR)
+#define TILE 96
 
 /* whether this machine multiplies bytes in its vectors; the plain form below is for tests */
 int crossdraft_has_bytes(void)
@@ -35,6 +34,7 @@ int crossdraft_has_bytes(void)
 #define STORE(TO, X) _mm512_storeu_si512(TO, X)
 #define EVERY(X) _mm512_set1_epi32(X)
 #define MORE(SUM, W, X) _mm512_dpbusd_epi32(SUM, W, X)
+#define MAXR 12
 #elif defined(__AVXVNNI__)
 #define VECTORS 2
 #define SUMS __m256i
@@ -43,6 +43,9 @@ int crossdraft_has_bytes(void)
 #define STORE(TO, X) _mm256_storeu_si256((__m256i *)(TO), X)
 #define EVERY(X) _mm256_set1_epi32(X)
 #define MORE(SUM, W, X) _mm256_dpbusd_avx_epi32(SUM, W, X)
+#define MAXR 6
+#else
+#define MAXR 6
 #endif
 
 #define EACH _Pragma("GCC unroll 12") for
@@ -92,14 +95,20 @@ static void plain_rows(int rows, const uint8_t *w, const int8_t *x, int32_t *sum
 	}
 #endif
 
-KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6) KERNEL(7) KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12)
+KERNEL(1) KERNEL(2) KERNEL(3) KERNEL(4) KERNEL(5) KERNEL(6)
+#if MAXR > 6
+KERNEL(7) KERNEL(8) KERNEL(9) KERNEL(10) KERNEL(11) KERNEL(12)
+#endif
 
 typedef int8_t tiny __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 typedef void (*kernel)(const uint8_t *, const int8_t *, int32_t *, long, long);
 
 static const kernel KERNELS[MAXR + 1] = {
-	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8, rows_9, rows_10, rows_11, rows_12,
+	0, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6,
+#if MAXR > 6
+	rows_7, rows_8, rows_9, rows_10, rows_11, rows_12,
+#endif
 };
 
 static bf16 narrow(float value)
@@ -109,7 +118,8 @@ static bf16 narrow(float value)
 	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-/* k numbers as bytes; returns what a one is worth, and their sum in *whole. A row that is not finite is worth that. */
+/* k numbers as bytes; returns what a one is worth, and their sum in *whole. A row that is not finite is worth that; one that is
+ * next to nothing is nothing. */
 static float rounded(const bf16 *x, long k, int8_t *to, int32_t *whole)
 {
 	lanes high = {0};
@@ -122,7 +132,7 @@ static float rounded(const bf16 *x, long k, int8_t *to, int32_t *whole)
 	float most = 0;
 	for (int i = 0; i < LANES; i++)
 		most = high[i] > most || high[i] != high[i] ? high[i] : most;
-	int fits = most > 0 && most <= 3.0e38f;
+	int fits = most > 1e-30f && most < INFINITY;
 	float by = fits ? 127 / most : 0;
 	counts sum = {0};
 	for (long c = 0; c < k; c += LANES) {
@@ -134,11 +144,11 @@ static float rounded(const bf16 *x, long k, int8_t *to, int32_t *whole)
 	*whole = 0;
 	for (int i = 0; i < LANES; i++)
 		*whole += sum[i];
-	return fits ? most / 127 : most;
+	return fits ? most / 127 : most < INFINITY ? 0 : most;
 }
 
-/* w (n, k) into out and scales (n), as the product below reads them; n a multiple of BLOCK, k of 16. 0
- * without memory, here and below */
+/* w (n, k) into out and scales (n), as the product below reads them; n a multiple of BLOCK, k of 16 and
+ * at most 65536, for the sums' sake. 0 without memory, here and below */
 int crossdraft_pack_bytes(const bf16 *w, uint8_t *out, float *scales, long n, long k)
 {
 	int8_t *row = malloc(k);
