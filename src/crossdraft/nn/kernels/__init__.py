@@ -1,8 +1,8 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary. ``bytes.c``:
-the products of drafting heads.
+along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary.
+``bytes.c``: the products of drafting heads.
 
 They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
 multiply, and where trees had to be masked, strewn and padded; and for those with AVX2 alone, where the libraries
@@ -281,8 +281,8 @@ def attend(
     along its path: slots start + paths[s, :lengths[s]], int32 (lengths None: all of it).
 
     paths: slots behind ``start``, below first + rows; None: a chain's rows, each after the one before (first is
-    0). A row's bits depend on its own path alone,
-    not on where its keys lie, nor on the other rows. q carries the scale. library: None: this machine's.
+    0). A row's bits depend on its own path alone, not on where its keys lie, nor on the other rows. q carries the
+    scale. library: None: this machine's.
     Raises MemoryError.
     """
     rows, heads, groups, dim = q.shape
