@@ -3,9 +3,9 @@
 #     sh scripts/heads.sh nano|answers|smollm OUT [TARGET [cpu|cuda]]
 # Whatever is there already is kept or gone on with; what another version of this recipe, or another device, made needs
 # another OUT. On a CPU, nano keeps one core busy; SmolLM2's answers come from two processes, which share the other until
-# nano is ready; smollm, which also makes answers that are not there yet, trains on both cores. nano is too small to
-# need a GPU; what SmolLM2's recipe for one is worth so far is told in docs/gpu.md. CROSSDRAFT: the command, where it is
-# not .venv/bin/crossdraft.
+# nano is ready, and end after their minutes, however many there are; smollm, which also makes answers that are not there
+# yet, trains on both cores. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is told in
+# docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
 set -eu
 which=$1 out=$2 target=${3:-nano} device=${4:-cpu}
 export OMP_NUM_THREADS=1
@@ -68,15 +68,21 @@ answers | smollm)
 	if [ "$device" = cuda ]; then # the steps of one leave gaps
 		(lead=exec && answer training "$out/answers" --limit "$composed") &
 		beside=$!
+		within() { shift && "$@"; }
 	else
-		answer training "$out/answers" --limit "$composed"
+		within() { # a slow machine has fewer answers
+			minutes=$1
+			shift
+			"$@" --minutes "$minutes"
+		}
+		within 24 answer training "$out/answers" --limit "$composed"
 	fi
-	test -f "$out/own.jsonl" || run data prompts --target "$target" --limit "$own" --seed 1 --out "$out/own.jsonl" \
-		--device "$device" --batch "$batch"
-	answer "$out/own.jsonl" "$out/own"
+	test -f "$out/own.jsonl" || within 18 run data prompts --target "$target" --limit "$own" --seed 1 \
+		--out "$out/own.jsonl" --device "$device" --batch "$batch"
+	within 22 answer "$out/own.jsonl" "$out/own"
 	test -f "$out/about.jsonl" || run data prompts --target "$target" --about "$out/own" --limit "$about" \
 		--out "$out/about.jsonl"
-	answer "$out/about.jsonl" "$out/about"
+	within 8 answer "$out/about.jsonl" "$out/about"
 	test -z "$beside" || wait_beside
 	threads=1
 	;;
@@ -85,14 +91,14 @@ if [ "$which" = smollm ]; then
 	# 8,192 tokens are 97 % of what the answers say, and a level of drafting with 16,384 costs a third more
 	set -- --data "$out/own" --data "$out/about" --draft-vocab 8192
 	if [ "$device" = cpu ]; then
-		set -- "$@" --batch 8 --processes 2 --validation 0.03
+		set -- "$@" --batch 8 --processes 2 --validation 0.02
 		# a third of the chains beyond their first guess: twice as many answers in the time
-		head eagle3 "$@" --batch 16 --lr 2e-3 --epochs 8 --minutes 38 --passes 4 --followed 0.34 --start target \
+		head eagle3 "$@" --batch 16 --lr 2e-3 --epochs 8 --minutes 36 --passes 4 --followed 0.34 --start target \
 			--freeze-output
-		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 7
-		head hass "$@" --lr 5e-4 --epochs 2 --minutes 7 --start "$out/eagle"
-		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 6 --set own_head=true
-		model --epochs 1 --minutes 4 --processes 2
+		head eagle "$@" --lr 1e-3 --epochs 3 --minutes 6
+		head hass "$@" --lr 5e-4 --epochs 2 --minutes 6 --start "$out/eagle"
+		head medusa "$@" --lr 1e-3 --epochs 1 --minutes 5 --set own_head=true
+		model --epochs 1 --minutes 3 --processes 2
 	else
 		# the target reads its answers anew for every batch, which costs less there than fetching its states
 		set -- "$@" --batch 128 --online --validation 0.03

@@ -51,6 +51,8 @@ def test_text_prompts_become_a_corpus(run: Run, llama: Path, tmp_path: Path) -> 
     assert corpus.about["prompts"]["source"] == "league" and corpus.about["settings"]["max_new_tokens"] == 5
     assert {reply.temperature for reply in corpus.replies} == {0.0, 0.7}
     assert "(0 made now)" in run(*command)[1]
+    early = (*command[: command.index(out)], tmp_path / "early", *options, "--minutes", 1e-9)
+    assert f"{tmp_path / 'early'}: 3 answers" in run(*early)[1] and "(0 made now)" in run(*early)[1]
     code, _, said = run(*command[:-1], "bfloat16")
     assert code == 2 and "another corpus ('dtype' was" in said
 
@@ -175,6 +177,7 @@ def test_clips_become_a_corpus_by_running_or_from_a_store(run: Run, scenes: Path
     [
         (("--temperature", "warm"), "--temperature is 'warm'"),
         (("--limit", 0), "--limit is 0"),
+        (("--minutes", 0), "minutes is 0.0, must be above 0"),
         (("--prompts", "nowhere.jsonl"), "cannot be read"),
         (("--store", "s"), "reads text alone"),
         (("--device", "tpu"), "unknown device 'tpu'"),

@@ -35,6 +35,8 @@ def test_all_heads_on_either_device(device: str, tmp_path: Path) -> None:
     assert sum("train draft-model" in call for call in calls) == 1
     assert all(f"--device {device}" in call for call in calls if "--about" not in call)
     assert all("--target a target " in call for call in calls)
+    made = [call for call in calls if " data " in call and "--about" not in call]
+    assert len(made) == 4 and all(("--minutes" in call) == (device == "cpu") for call in made)
     assert (tmp_path / "a place" / "own.jsonl").exists()
     again = run(tmp_path, "smollm", tmp_path / "a place", "a target", device)[1]
     assert not any("data prompts" in call for call in again[10:]), "prompts that are there are kept"

@@ -1,6 +1,7 @@
 import pytest
 
-from crossdraft.core.clock import Clock, FakeClock
+from crossdraft.core.clock import Clock, FakeClock, past
+from crossdraft.core.errors import SettingError
 
 
 def test_spans_of_one_name_add_up_and_are_taken_once() -> None:
@@ -42,3 +43,15 @@ def test_a_tracing_clock_keeps_when_things_happened() -> None:
     with plain.span("draft"):
         plain.advance(2)
     assert plain.timeline == []
+
+
+def test_a_time_that_has_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("crossdraft.core.clock.time.monotonic", lambda: now[0])
+    is_past, never = past(0.5), past(None)
+    for later, gone in ((129.9, False), (130.0, True), (500.0, True)):
+        now[0] = later
+        assert is_past() is gone and never() is False
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(SettingError, match="must be above 0"):
+            past(wrong)

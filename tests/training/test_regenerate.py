@@ -166,6 +166,17 @@ def test_a_broken_run_ends_like_an_unbroken_one(folder: Path, tmp_path: Path) ->
     assert regenerate(_target(folder), ASKED, _config(), tmp_path / "a", {"of": 1}) == (0, 0)
 
 
+def test_what_is_ended_early_is_whole(folder: Path, tmp_path: Path) -> None:
+    """The first batches of an unbroken run, and not gone on with."""
+    regenerate(_target(folder), ASKED, _config(), tmp_path / "all", {"of": 1})
+    asked = iter((False, True))
+    regenerate(_target(folder), ASKED, _config(), tmp_path / "some", {"of": 1}, enough=lambda: next(asked))
+    some, whole = (read_corpus(tmp_path / name).replies for name in ("some", "all"))
+    first = sum(len(batch.asked) for batch in plan(ASKED, _config())[:2])
+    assert len(some) == first < len(whole) and list(some) == list(whole)[:first]
+    assert regenerate(_target(folder), ASKED, _config(), tmp_path / "some", {"of": 1}) == (0, 0)
+
+
 def test_processes_change_the_time_alone(folder: Path) -> None:
     batches = plan(ASKED[:4], _config(batch=2))
     assert list(_target(folder, 2).answers(batches)) == list(_target(folder).answers(batches))
@@ -259,6 +270,8 @@ def test_prompts_of_its_own_go_on_from_the_template(
     ended = [tokenizer.decode(answer[:-1]).strip() for answer in said if answer[-1] in ENDS]
     assert made == list(dict.fromkeys(text for text in ended if text))[:5]
     assert own_prompts(target, SelfAsking(count=5, max_tokens=40, batch=4, seed=1)) == made
+    early = own_prompts(target, SelfAsking(count=5, max_tokens=40, batch=4, seed=1), enough=lambda: True)
+    assert 0 < len(early) < 5 and early == made[: len(early)]
     _are_gone_on_with(target, made, tmp_path / "kept", seen)
     monkeypatch.setattr(module, "_FEW_WORDS", 1000)
     with pytest.raises(SettingError, match="made up 16 prompts, of which 0 end and are new, 2 are wanted"):

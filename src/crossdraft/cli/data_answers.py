@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdraft.cli import output
+from crossdraft.core.clock import past
 from crossdraft.core.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     answers.add_argument(
         "--batch", type=int, default=48, metavar="N", help="prompts at once, of text (default: 48)"
     )
+    answers.add_argument(
+        "--minutes", type=float, metavar="X", help="end after so long, with what is answered (default: no limit)"
+    )
     answers.add_argument("--seed", type=int, default=0, metavar="S")
     answers.add_argument("--dtype", default="auto", metavar="NAME", help="auto, bfloat16 or float32")
     answers.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("limit", "per_clip", "threads"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} is {value}, must be 1 or more")
-    text = not watches(args.target)
+    enough, text = past(args.minutes), not watches(args.target)
     source = Source.of(args.target, "target", args.dtype, args.device, engine=True)
     config = Regeneration(
         temperatures=_temperatures(args.temperature), max_new_tokens=args.max_new_tokens,
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             device = None if source.device.startswith("cpu") else "cuda"
             identity |= {"settings": config.settings(), "prompts": _about(args.prompts, asked), "device": device}
             target = _answering(args, source, config, jobs)
-            made, _ = regenerate(target, asked, config, args.out, identity, note=note, report=report)
+            made, _ = regenerate(target, asked, config, args.out, identity, note=note, report=report, enough=enough)
     corpus = read_corpus(args.out)
     body = {"corpus": args.out, "replies": len(corpus.replies), "tokens": corpus.num_tokens, "made": made}
     if args.json:

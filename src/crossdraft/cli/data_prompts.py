@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from crossdraft.cli import output
+from crossdraft.core.clock import past
 from crossdraft.core.errors import SettingError
 
 _GROUPS = 20
@@ -31,6 +32,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the sampling (default: 1)")
     verb.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of a prompt (default: 128)")
     verb.add_argument("--batch", type=int, default=48, metavar="N", help="made at once (default: 48)")
+    verb.add_argument(
+        "--minutes", type=float, metavar="X", help="end after so long, with what is made up (default: no limit)"
+    )
     verb.add_argument("--seed", type=int, default=0, metavar="S")
     verb.add_argument("--dtype", default="auto", metavar="NAME", help="auto, bfloat16 or float32")
     verb.add_argument("--device", default="cpu", help="cpu (default), cuda or auto")
@@ -67,6 +71,7 @@ def _made_up(args: argparse.Namespace, keep: Path) -> list[dict[str, str]]:
     from crossdraft.data.prompts import FREE
     from crossdraft.training.regenerate import SelfAsking, TextTarget, own_prompts
 
+    enough = past(args.minutes)
     config = SelfAsking(
         count=args.limit, temperature=args.temperature, max_tokens=args.max_tokens, batch=args.batch, seed=args.seed
     )
@@ -76,7 +81,7 @@ def _made_up(args: argparse.Namespace, keep: Path) -> list[dict[str, str]]:
     dtype = getattr(torch, source.dtype)
     target = TextTarget(Path(source.folder), dtype, config.max_tokens, args.threads, source.device)
     with output.progress() as report:
-        made = own_prompts(target, config, report, keep)
+        made = own_prompts(target, config, report, keep, enough)
     return [
         {"id": f"own-{number:05d}", "kind": FREE, "question": text, "part": "training",
          "group": f"own/{number % _GROUPS}"}

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from crossdraft.core.errors import SettingError
+
 
 class Clock:
     """Collects named spans. ``sync`` is called at both ends of a span (a device's synchronise; nothing on CPU).
@@ -60,3 +62,13 @@ class FakeClock(Clock):
     def advance(self, ms: float) -> None:
         """Let ``ms`` milliseconds pass."""
         self.ms += ms
+
+
+def past(minutes: float | None) -> Callable[[], bool]:
+    """Whether so much time has gone by from now on; None: it never has. SettingError unless it is above 0."""
+    if minutes is None:
+        return lambda: False
+    if not 0 < minutes < float("inf"):
+        raise SettingError(f"minutes is {minutes}, must be above 0")
+    end = time.monotonic() + 60 * minutes
+    return lambda: time.monotonic() >= end

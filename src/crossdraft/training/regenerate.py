@@ -35,6 +35,12 @@ _STAGE = 32
 """New tokens between two looks at which answers of a batch have ended."""
 
 Report = Callable[[str, int, int], None]
+Enough = Callable[[], bool]
+"""Asked after every batch: whether to end with what there is."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +124,13 @@ def regenerate(
     *,
     note: Mapping[str, Any] | None = None,
     report: Report = lambda *_: None,
+    enough: Enough = _never,
 ) -> tuple[int, int]:
     """Answer what the corpus in ``root`` lacks, and declare it whole. Returns replies and tokens made now.
 
-    identity, note: what decides the answers, and what else is to be known; see ``CorpusWriter``. Raises what the
-    target raises; what was answered before is kept.
+    identity, note: what decides the answers, and what else is to be known; see ``CorpusWriter``. enough: a corpus
+    that was ended by it is whole too, with fewer answers, and is not gone on with. Raises what the target raises;
+    what was answered before is kept.
     """
     batches = plan(asked, config)
     with CorpusWriter(root, identity, note) as writer:
@@ -146,6 +154,8 @@ def regenerate(
             writer.append(replies)
             made, tokens = made + len(replies), tokens + sum(len(said) for said in answers)
             report("answering", kept + made, len(asked))
+            if enough():
+                break
         writer.finish()
     return made, tokens
 
@@ -225,12 +235,14 @@ _TRIES = 8
 
 
 def own_prompts(
-    target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None, keep: Path | None = None
-) -> list[str]:
+    target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None, keep: Path | None = None,
+    enough: Enough = _never,
+) -> list[str]:  # fmt: skip
     """Prompts that the target makes up itself: it is shown its chat template up to the user's first words, and what
     it goes on with is one. Those that do not end, say next to nothing or came before are dropped.
 
-    keep: a file that knows after every batch what was made so far; where it is there, it is gone on with.
+    keep: a file that knows after every batch what was made so far; where it is there, it is gone on with. enough:
+    ends with those that there are, once there is one.
     Source of the idea: Xu et al., "Magpie", arXiv 2406.08464. Raises SettingError where there is no chat template,
     when too few of what it says can be used, or when ``keep`` was made by other settings; DataError when it is
     damaged, CrossdraftError when it cannot be written.
@@ -264,8 +276,8 @@ def own_prompts(
             report("making up prompts", min(len(found), config.count), config.count)
             if keep is not None:
                 write_atomically(keep, json.dumps({"how": how, "made": made, "found": list(found)}).encode())
-            if len(found) >= config.count:
-                break
+            if len(found) >= config.count or (found and enough()):
+                return list(found)[: config.count]
     return list(found)[: config.count]
 
 
