@@ -21,8 +21,8 @@ from crossdraft.nn.linear import PackedLinear, can_prepack
 class MedusaRunner:
     """Frozen Medusa heads, packed: all first maps are one linear, a shared output head is applied to all at once.
 
-    rows: the target's output head at ``head.d2t``, where the heads share it. rough: as ``heads.runner.HeadRunner``.
-    SettingError when the rows are missing.
+    rows: the target's output head at ``head.d2t``, where the heads share it. Rounded to bytes as
+    ``heads.runner.HeadRunner`` is. SettingError when the rows are missing.
     """
 
     def __init__(
@@ -31,7 +31,6 @@ class MedusaRunner:
         rows: Float[Tensor, "draft D"] | None,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
-        rough: bool = True,
     ) -> None:
         self.config, self.dtype, self.device = head.config, dtype, torch.device(device)
         self.num_trained, self.d2t = head.num_trained, head.d2t.to(self.device)
@@ -39,7 +38,7 @@ class MedusaRunner:
 
         def packed(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
             moved = None if bias is None else bias.detach().to(self.device, dtype, copy=True)
-            return PackedLinear(weight.detach().to(self.device, dtype, copy=True), moved, prepack, rough=rough)
+            return PackedLinear(weight.detach().to(self.device, dtype, copy=True), moved, prepack, rough=True)
 
         with torch.no_grad():
             states = head.state_dict()
@@ -60,7 +59,7 @@ class MedusaRunner:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the trained weights at inference."""
-        return self.num_trained * (1 if self._mix.is_rough else torch.finfo(self.dtype).bits // 8)
+        return self.num_trained * self._mix.weight.element_size()
 
     def logits(self, state: Float[Tensor, "1 D"]) -> Float[Tensor, "heads draft"]:
         """What every head makes of one state, float32."""

@@ -26,8 +26,8 @@ class HeadRunner:
     """A frozen feature head. It holds nothing about a request; ``HeadState`` does.
 
     rows: the target's output head at ``head.d2t`` (draft, D), for a head without its own. dtype: as the target's.
-    rough: in bfloat16, its matrices and what they multiply are rounded to bytes, each output and each row with a
-    scale, where our kernels can (``nn.kernels``): its guesses are hardly worse, and come sooner.
+    In bfloat16 its matrices and what they multiply are rounded to bytes, each output and each row with a scale,
+    where our kernels can (``nn.kernels``): its guesses are hardly worse, and come sooner.
     Raises SettingError when the rows are missing or of another size.
     """
 
@@ -37,7 +37,6 @@ class HeadRunner:
         rows: Float[Tensor, "draft D"] | None,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
-        rough: bool = True,
     ) -> None:
         shape = head.config.layer
         if head.lm_head is None and (rows is None or tuple(rows.shape) != (len(head.d2t), shape.hidden_size)):
@@ -47,16 +46,16 @@ class HeadRunner:
         self.num_trained = head.num_trained
         with torch.no_grad():
             self._module = _copy(head, dtype, self.device)
-            self._layer = PackedLayer(head.layer, dtype, self.device, prepack, rough)
+            self._layer = PackedLayer(head.layer, dtype, self.device, prepack, rough=True)
             self._fc = PackedLinear(
                 head.fc.weight.detach().to(self.device, dtype, copy=True),
                 None if head.fc.bias is None else head.fc.bias.detach().to(self.device, dtype),
                 prepack,
-                rough=rough,
+                rough=True,
             )
             own = rows if head.lm_head is None else head.lm_head.weight
             assert own is not None
-            self._head = PackedLinear(own.detach().to(self.device, dtype, copy=True), None, prepack, rough=rough)
+            self._head = PackedLinear(own.detach().to(self.device, dtype, copy=True), None, prepack, rough=True)
             norms = (head.norm, head.embed_norm, head.hidden_norm)
             self._norm, self._embed_norm, self._hidden_norm = (
                 None if n is None else RowNorm(n.weight, shape.rms_norm_eps, dtype, self.device) for n in norms
@@ -69,7 +68,7 @@ class HeadRunner:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the trained weights at inference."""
-        return self.num_trained * (1 if self._head.is_rough else torch.finfo(self.dtype).bits // 8)
+        return self.num_trained * self._head.weight.element_size()
 
     def tokens(self, drafted: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
         """The target's ids of indices into the draft vocabulary."""

@@ -80,10 +80,8 @@ class PackedLayer:
     def _in_kernels(self) -> kernels.Layer | None:
         """The layer by our own kernels, where they have its shapes."""
         cfg, library = self.config, kernels.status().library
-        linears: dict[str, kernels.Packed] = {
-            name: own for name in ("qkv", "out", "gate_up", "down") if (own := getattr(self, name).own) is not None
-        }
-        if library is None or len(linears) < 4 or cfg.head_dim % 16 or cfg.intermediate_size % 16:
+        linears = {name: getattr(self, name).own for name in ("qkv", "out", "gate_up", "down")}
+        if library is None or None in linears.values() or cfg.head_dim % 16 or cfg.intermediate_size % 16:
             return None
         return kernels.Layer(
             library, linears, (None if self.norm_in is None else self.norm_in.weight, self.norm_mid.weight),

@@ -39,10 +39,6 @@ Enough = Callable[[], bool]
 """Asked after every batch: whether to end with what there is."""
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Regeneration:
     """How the prompts are answered. temperatures: taken in turn, so 0, 0, 0.7 makes a third of the answers sampled;
@@ -124,7 +120,7 @@ def regenerate(
     *,
     note: Mapping[str, Any] | None = None,
     report: Report = lambda *_: None,
-    enough: Enough = _never,
+    enough: Enough = lambda: False,
 ) -> tuple[int, int]:
     """Answer what the corpus in ``root`` lacks, and declare it whole. Returns replies and tokens made now.
 
@@ -236,7 +232,7 @@ _TRIES = 8
 
 def own_prompts(
     target: "TextTarget", config: SelfAsking, report: Report = lambda *_: None, keep: Path | None = None,
-    enough: Enough = _never,
+    enough: Enough = lambda: False,
 ) -> list[str]:  # fmt: skip
     """Prompts that the target makes up itself: it is shown its chat template up to the user's first words, and what
     it goes on with is one. Those that do not end, say next to nothing or came before are dropped.

@@ -111,13 +111,6 @@ static const kernel KERNELS[MAXR + 1] = {
 #endif
 };
 
-static bf16 narrow(float value)
-{
-	uint32_t bits;
-	memcpy(&bits, &value, 4);
-	return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 /* k numbers as bytes; returns what a one is worth, and their sum in *whole. A row that is not finite is worth that; one that is
  * next to nothing is nothing. */
 static float rounded(const bf16 *x, long k, int8_t *to, int32_t *whole)
@@ -192,9 +185,12 @@ void crossdraft_share_bytes(const uint8_t *w, const float *scales, const bf16 *x
 				long some = (tile - at + chunks - c - 1) / (chunks - c);
 				KERNELS[some](w + o * k, rows + at * k, sums, k, k);
 				for (long r = 0; r < some; r++)
-					for (long i = 0; i < BLOCK; i++) {
-						float sum = (float)(sums[r * BLOCK + i] - 128 * whole[at + r]) * (worth[at + r] * scales[o + i]);
-						y[(first + at + r) * n + o + i] = narrow(bias ? sum + bias[o + i] : sum);
+					for (long i = 0; i < BLOCK; i += LANES) {
+						counts exact = *(const counts *)(sums + r * BLOCK + i) - 128 * whole[at + r];
+						lanes sum = __builtin_convertvector(exact, lanes) * (worth[at + r] * *(const lanes *)(scales + o + i));
+						if (bias)
+							sum += *(const lanes *)(bias + o + i);
+						narrow(sum, y + (first + at + r) * n + o + i);
 					}
 				at += some;
 			}

@@ -25,6 +25,14 @@ static inline lanes wide(const bf16 *from)
 	return (lanes)(__builtin_convertvector(*(const halves *)from, bits) << 16);
 }
 
+/* to the nearest, ties to even */
+static inline void narrow(lanes value, bf16 *to)
+{
+	bits x = (bits)value;
+	x = (x + 0x7fff + ((x >> 16) & 1)) >> 16;
+	*(halves *)to = __builtin_convertvector(x, halves);
+}
+
 /* sum + x y; said outright, since whether the compiler joins the two may differ from place to place */
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>

@@ -8,14 +8,6 @@
 
 #include "lanes.h"
 
-/* to the nearest, ties to even */
-static void narrow(lanes value, bf16 *to)
-{
-	bits x = (bits)value;
-	x = (x + 0x7fff + ((x >> 16) & 1)) >> 16;
-	*(halves *)to = __builtin_convertvector(x, halves);
-}
-
 /* y = x w / sqrt(sum x^2 + floor^2); w carries sqrt(dim) */
 void crossdraft_norm(const bf16 *x, const float *w, bf16 *y, long rows, long dim, float floor)
 {
