@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import path_to
+from crossdraft.nn import kernels
+from crossdraft.nn.decoder import Decoder, DecoderConfig
 from crossdraft.nn.engine import Engine
 from crossdraft.nn.pins import Pins
 
@@ -215,6 +217,29 @@ def test_without_oneDNN_the_engine_says_so(monkeypatch, tiny_decoder):
     cache = engine.new_cache(40)
     engine.prefill(engine.embed(tokens(9, vocab=61)), cache)
     assert engine.score(tokens(4, vocab=61), cache).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("parents", [None, [-1, -1, 0, 0, 3, 1]], ids=["chain", "tree"])
+def test_a_pass_in_one_call_has_the_bits_of_its_layers(monkeypatch, parents):
+    config = DecoderConfig(
+        vocab_size=131, hidden_size=64, intermediate_size=192, num_layers=3, num_heads=4, num_kv_heads=2,
+        head_dim=32, rms_norm_eps=1e-5, max_positions=512,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    engine = Engine(Decoder(config), torch.bfloat16)
+    cache, text = prefilled(engine, 118), tokens(7, seed=8)
+    capture = (1, -1, 0)
+
+    def passes():
+        result = engine.score(text, cache, parents=parents, capture=capture)
+        written = cache.keys[:, :, 118:125].clone()
+        rows = engine.run_rows(engine.embed(text), cache, 118, num_layers=2)
+        return result.logits, *(result.states[layer] for layer in capture), written, rows
+
+    assert engine._in_one_call(7, cache, capture) == (kernels.status().library is not None)
+    whole = passes()
+    monkeypatch.setattr(engine, "_in_one_call", lambda *_: False)
+    assert all(torch.equal(a, b) for a, b in zip(whole, passes(), strict=True))
 
 
 @pytest.mark.parametrize("length", [118, 250])

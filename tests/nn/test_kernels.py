@@ -113,8 +113,9 @@ def test_each_row_attends_along_its_path(libraries: list[Any], data: st.DataObje
         torch.set_num_threads(threads)
         for library in libraries:
             kernels.status = lambda library=library: kernels.Status(library)
-            assert kernels.attends(q, keys)
-            got = kernels.attend(q, k, v, keys, values, start, 0, *(() if chain else (walks, lengths)))
+            assert kernels.attends(rows, groups, keys)
+            walk = kernels.Walk(start, 0, *(() if chain else (walks, lengths)))
+            got = kernels.attend(q, k, v, keys, values, walk)
             assert torch.equal(keys[:, start : start + rows], k.transpose(0, 1))
             assert torch.equal(values[:, start : start + rows], v.transpose(0, 1))
             for row in range(rows):
@@ -124,12 +125,12 @@ def test_each_row_attends_along_its_path(libraries: list[Any], data: st.DataObje
                 exact = torch.einsum("hgn,hnd->hgd", weights, said.double()).flatten()
                 assert (got[row].double() - exact).abs().max() < 1e-5
                 one = slice(row, row + 1)
-                assert torch.equal(kernels.attend(q[one], k[one], v[one], mine, said, len(own) - 1)[0], got[row])
+                alone = kernels.attend(q[one], k[one], v[one], mine, said, kernels.Walk(len(own) - 1))
+                assert torch.equal(alone[0], got[row])
                 # the second half of a pass that was cut in two
                 if not chain and row == rows - 1:
-                    last = kernels.attend(
-                        q[one], k[one], v[one], keys, values, start, row, walks[one], lengths[one]
-                    )
+                    walk = kernels.Walk(start, row, walks[one], lengths[one])
+                    last = kernels.attend(q[one], k[one], v[one], keys, values, walk)
                     assert torch.equal(last[0], got[row])
     finally:
         kernels.status = known
@@ -147,18 +148,19 @@ def test_scores_far_apart_are_weighed_without_overflow(
         monkeypatch.setattr(kernels, "status", lambda library=library: kernels.Status(library))
         for size, wanted in ((1.0, 1.0), (-1.0, 0.0), (0.0, 1.0)):
             q[..., 0] = size
-            got = kernels.attend(q, keys[:, 2:].transpose(0, 1), values[:, 2:].transpose(0, 1), keys, values, 2)
+            new = keys[:, 2:].transpose(0, 1), values[:, 2:].transpose(0, 1)
+            got = kernels.attend(q, *new, keys, values, kernels.Walk(2))
             assert got[0].tolist() == pytest.approx([wanted] * 32, abs=1e-6)
 
 
 def test_what_it_does_not_attend_to(libraries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "status", lambda: kernels.Status(libraries[0]))
-    q, keys = torch.zeros(4, 2, 3, 64), torch.zeros(2, 128, 64)
-    assert kernels.attends(q, keys)
-    assert not kernels.attends(q.double(), keys.double()) and not kernels.attends(q[..., :48], keys[..., :48])
-    assert not kernels.attends(q.expand(4, 2, 3, 64).repeat(33, 1, 1, 1), keys)
+    keys = torch.zeros(2, 128, 64)
+    assert kernels.attends(4, 3, keys)
+    assert not kernels.attends(4, 3, keys.double()) and not kernels.attends(4, 3, keys[..., :48])
+    assert not kernels.attends(132, 3, keys) and not kernels.attends(4, 25, keys)
     monkeypatch.setattr(kernels, "status", lambda: kernels.Status(None, "none here"))
-    assert not kernels.attends(q, keys)
+    assert not kernels.attends(4, 3, keys)
 
 
 @settings(max_examples=25, deadline=None)
@@ -266,6 +268,86 @@ def test_a_layer_but_for_its_attention(
             assert torch.equal(last, fed[one])
     finally:
         torch.set_num_threads(before)
+
+
+def _random_layers(
+    library: Any, count: int, size: int, draw: torch.Generator, normed: bool = True, wide: int = 1
+) -> list[kernels.Layer]:
+    """Layers of six query and two key/value heads of 32 channels, two of three with biases; the first with a norm
+    or without, its attention reading something ``wide`` times as wide as the rows."""
+    layers = []
+    for number in range(count):
+        shapes = {
+            "qkv": (10 * 32, size if number else wide * size), "out": (size, 6 * 32), "gate_up": (4 * size, size),
+            "down": (size, 2 * size),
+        }  # fmt: skip
+        packed = {
+            name: kernels.pack(
+                library, (torch.randn(shape, generator=draw) * 0.2).bfloat16(),
+                torch.randn(shape[0], generator=draw) if number % 3 and name in ("qkv", "out") else None,
+            )
+            for name, shape in shapes.items()
+        }  # fmt: skip
+        norms = [torch.rand(size, generator=draw) + 0.5 for _ in range(2)]
+        before = norms[0] if normed or number else None
+        layers.append(
+            kernels.Layer(library, packed, (before, norms[1]), heads=6, kv_heads=2, dim=32, floor=0.01, scale=0.2)
+        )
+    return layers
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_layers_in_one_call_are_the_layers_one_by_one(libraries: list[Any], data: st.DataObject) -> None:
+    rows, start, first = (data.draw(st.integers(*bounds)) for bounds in ((1, 20), (0, 40), (0, 2)))
+    count, size = data.draw(st.integers(1, 4)), 32 * data.draw(st.integers(1, 2))
+    parents = [-1, *(data.draw(st.integers(0, row - 1)) for row in range(1, first + rows))]
+    walks, lengths = (part[first:] for part in _paths(parents))
+    chain = data.draw(st.booleans())
+    walk = kernels.Walk(start) if chain else kernels.Walk(start, first, walks.contiguous(), lengths.contiguous())
+    few = data.draw(st.none() | st.integers(0, count))
+    capture = data.draw(st.sets(st.integers(-1, count - 1)))
+    normed, wide = data.draw(st.sampled_from([(True, 1), (False, 1), (False, 2)]))
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    x = torch.randn(rows, size, generator=draw).bfloat16()
+    angles = torch.rand(rows, 1, 16, generator=draw) * 7
+    turns, given = torch.polar(torch.ones_like(angles), angles), x.clone()
+    shape = count + 1, 2, start + first + rows + 3, 32  # of a cache with a layer more than there are
+    before, known, threads = torch.get_num_threads(), kernels.status, data.draw(st.integers(1, 2))
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            kernels.status = lambda library=library: kernels.Status(library)
+            layers = _random_layers(library, count, size, draw, normed, wide)
+            reads = torch.randn(rows, wide * size, generator=draw).bfloat16() if wide > 1 else None
+            keys, values = (torch.randn(shape, generator=draw) for _ in range(2))
+            mine, said = keys.clone(), values.clone()
+            wanted, behind = x, []
+            for layer, *cached in zip(layers[:few], keys, values, strict=False):
+                given_here = reads if layer is layers[0] and reads is not None else wanted
+                mixed = kernels.attend(*layer.project(given_here, turns, normed=layer.has_norm), *cached, walk)
+                wanted = layer.join(mixed, wanted)
+                layer.feed(wanted)
+                behind.append(wanted)
+            taps: dict[int, Tensor] = {}
+            got = kernels.Stack(library, layers)(x, turns, mine, said, walk, taps, capture, few, reads)
+            assert torch.equal(got, wanted) and got is not x
+            assert torch.equal(mine, keys) and torch.equal(said, values) and torch.equal(x, given)
+            assert set(taps) == {layer for layer in capture if 0 <= layer < len(behind)}
+            assert all(torch.equal(taps[layer], behind[layer]) for layer in taps)
+    finally:
+        kernels.status = known
+        torch.set_num_threads(before)
+
+
+def test_what_does_not_fit_together_is_no_stack(libraries: list[Any]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    one, other = (_random_layers(libraries[0], 1, size, draw)[0] for size in (32, 64))
+    with pytest.raises(ValueError, match="one shape"):
+        kernels.Stack(libraries[0], [one, other])
+    (lacking,) = _random_layers(libraries[0], 1, 32, draw, normed=False)
+    with pytest.raises(ValueError, match="norm of their own"):
+        kernels.Stack(libraries[0], [one, lacking])
 
 
 def _as_bytes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

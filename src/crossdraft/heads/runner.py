@@ -47,6 +47,7 @@ class HeadRunner:
         with torch.no_grad():
             self._module = _copy(head, dtype, self.device)
             self._layer = PackedLayer(head.layer, dtype, self.device, prepack, rough=True)
+            self._alone = self._layer.alone()
             self._fc = PackedLinear(
                 head.fc.weight.detach().to(self.device, dtype, copy=True),
                 None if head.fc.bias is None else head.fc.bias.detach().to(self.device, dtype),
@@ -138,9 +139,12 @@ class HeadRunner:
         cache, start = state.cache, state.cache.length
         x, reads = self._inputs(embeds.to(self.dtype), feats)
         turns = self._turns[start + state.shift : start + state.shift + len(x)]
-        out = self._layer(
-            x, turns, lambda q, k, v, i: attend_chain(q, k, v, cache, i, start, _PINS, fresh=False), 0, reads
-        )
+        if self._in_one_call(len(x), cache):
+            out = self._run_alone(x, turns, cache, kernels.Walk(start), reads)
+        else:
+            out = self._layer(
+                x, turns, lambda q, k, v, i: attend_chain(q, k, v, cache, i, start, _PINS, fresh=False), 0, reads
+            )
         cache.length = start + len(x)
         return out[-1:]
 
@@ -160,18 +164,29 @@ class HeadRunner:
         cache, start = state.cache, state.cache.length
         x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
         at = start + state.shift + paths.shape[1] - 1
-        return self._layer(
-            x, self._turns[at : at + 1], self._mixing(cache, start, used, paths.to(self.device)), 0, reads
-        )
+        turns = self._turns[at : at + 1]
+        if self._in_one_call(len(x), cache):
+            return self._run_alone(x, turns, cache, kernels.Walk(start, used, paths), reads)
+        return self._layer(x, turns, self._mixing(cache, start, used, paths.to(self.device)), 0, reads)
+
+    def _in_one_call(self, rows: int, cache: DenseCache) -> bool:
+        shape = self.config.layer
+        groups = shape.num_heads // shape.num_kv_heads
+        return self._alone is not None and kernels.attends(rows, groups, cache.keys)
+
+    def _run_alone(
+        self, x: Tensor, turns: Tensor, cache: DenseCache, walk: kernels.Walk, reads: Tensor | None
+    ) -> Tensor:
+        assert self._alone is not None, "ask _in_one_call() first"
+        return self._alone(x, turns, cache.keys, cache.values, walk, {}, reads=reads)
 
     def _mixing(self, cache: DenseCache, start: int, used: int, paths: Int[Tensor, "S depth"]) -> Attend:
         """Each row looks at the verified entries and along its path, which is as long for all."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
-            keys, values = cache.keys[layer], cache.values[layer]
-            if kernels.attends(q, keys):
-                return kernels.attend(q, k, v, keys, values, start, used, paths)
-            rows = paths.shape[0]
+            keys, values, (rows, _, groups, _) = cache.keys[layer], cache.values[layer], q.shape
+            if kernels.attends(rows, groups, keys):
+                return kernels.attend(q, k, v, keys, values, kernels.Walk(start, used, paths))
             hidden = torch.zeros(rows, start + used + rows, dtype=torch.bool, device=self.device)
             hidden[:, start:] = True
             hidden.scatter_(1, start + paths.long(), False)

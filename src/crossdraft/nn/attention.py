@@ -51,8 +51,8 @@ def attend_chain(
     """
     rows, heads, groups, dim = q.shape
     keys, values = cache.keys[layer], cache.values[layer]
-    if not fresh and kernels.attends(q, keys):
-        return kernels.attend(q, k, v, keys, values, start)
+    if not fresh and kernels.attends(rows, groups, keys):
+        return kernels.attend(q, k, v, keys, values, kernels.Walk(start))
     keys[:, start : start + rows] = k.transpose(0, 1)
     values[:, start : start + rows] = v.transpose(0, 1)
     if fresh:

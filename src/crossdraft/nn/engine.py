@@ -19,6 +19,7 @@ from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import check_parents
 from crossdraft.core.types import SIMILARITY, Exactness
+from crossdraft.nn import kernels
 from crossdraft.nn.attention import Attend, attend_chain, attend_masked, key_end
 from crossdraft.nn.decoder import Decoder, DecoderConfig, DecoderLayer
 from crossdraft.nn.graphs import StaticPasses
@@ -76,6 +77,7 @@ class Engine:
                 PackedLayer(cast(DecoderLayer, layer), dtype, self.device, self.prepacked)
                 for layer in decoder.layers
             ]
+            self._stack = _stack_of(self._layers)
             self._table = decoder.embed_tokens.weight.detach().to(self.device, dtype, copy=True)
             head = decoder.lm_head.weight.detach().to(self.device, dtype, copy=True)
             self._head = PackedLinear(head, None, self.prepacked)
@@ -316,7 +318,9 @@ class Engine:
             return attend_chain(q, k, v, cache, layer, start, self.pins, fresh)
 
         turns = self.turns[start : start + len(x)]
-        return self.run_layers(x, turns, attend, capture, taps, num_layers, skip)
+        if fresh or skip or not self._in_one_call(len(x), cache, capture):
+            return self.run_layers(x, turns, attend, capture, taps, num_layers, skip)
+        return self._run_stack(x, turns, cache, kernels.Walk(start), capture, taps, num_layers)
 
     def _run_tree(
         self,
@@ -330,7 +334,30 @@ class Engine:
         def attend(q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
             return attend_tree(q, k, v, cache, layer, plan, self.pins)
 
-        return self.run_layers(x, self.turns.index_select(0, plan.positions), attend, capture, taps, num_layers)
+        turns = self.turns.index_select(0, plan.positions)
+        if not self._in_one_call(len(x), cache, capture):
+            return self.run_layers(x, turns, attend, capture, taps, num_layers)
+        return self._run_stack(x, turns, cache, plan.walk, capture, taps, num_layers)
+
+    def _in_one_call(self, rows: int, cache: DenseCache, capture: Sequence[int]) -> bool:
+        """Whether our own kernels have all of a pass; its bits are those of ``run_layers``."""
+        groups = self.config.num_heads // self.config.num_kv_heads
+        fits = self._stack is not None and SIMILARITY not in capture
+        return fits and kernels.attends(rows, groups, cache.keys)
+
+    def _run_stack(
+        self,
+        x: Tensor,
+        turns: Tensor,
+        cache: DenseCache,
+        walk: kernels.Walk,
+        capture: Sequence[int],
+        taps: dict[int, Tensor],
+        num_layers: int | None,
+    ) -> Tensor:
+        assert self._stack is not None, "ask _in_one_call() first"
+        x = self._stack(x, turns, cache.keys, cache.values, walk, taps, capture, num_layers)
+        return self._finish(x, capture, taps)
 
     def run_layers(
         self,
@@ -362,10 +389,19 @@ class Engine:
             # by the law of cosines: three lengths a layer are less work than products of widened rows
             a, b, c = torch.stack(lengths, dim=-1).unflatten(-1, (-1, 3)).unbind(-1)  # (S, L) each
             taps[SIMILARITY] = (a * a + b * b - c * c) / (2 * a * b)
+        return self._finish(x, capture, taps)
+
+    def _finish(self, x: Tensor, capture: Sequence[int], taps: dict[int, Tensor]) -> Tensor:
         x = self._norm(x)
         if -1 in capture:
             taps[-1] = x
         return x
+
+
+def _stack_of(layers: Sequence[PackedLayer]) -> kernels.Stack | None:
+    """All layers in one call, where our own kernels have each of them."""
+    own, library = [layer.own for layer in layers if layer.own is not None], kernels.status().library
+    return None if library is None or len(own) < len(layers) else kernels.Stack(library, own)
 
 
 def _check_trees(kind: str) -> None:

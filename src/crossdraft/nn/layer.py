@@ -75,10 +75,10 @@ class PackedLayer:
         before, eps = layer.input_layernorm, cfg.rms_norm_eps
         self.norm_in = None if before is None else RowNorm(before.weight, eps, dtype, device)
         self.norm_mid = RowNorm(layer.post_attention_layernorm.weight, eps, dtype, device)
-        self._own = self._in_kernels()
+        self.own = self._in_kernels()
+        """The layer by our own kernels, where they have its shapes."""
 
     def _in_kernels(self) -> kernels.Layer | None:
-        """The layer by our own kernels, where they have its shapes."""
         cfg, library = self.config, kernels.status().library
         linears = {name: getattr(self, name).own for name in ("qkv", "out", "gate_up", "down")}
         if library is None or None in linears.values() or cfg.head_dim % 16 or cfg.intermediate_size % 16:
@@ -113,12 +113,17 @@ class PackedLayer:
         turns: rotations of the rows' positions. index: the layer's number, handed to ``attend``.
         reads: what attention takes as its input, as given (EAGLE-3); by default x, behind the input norm if any.
         """
-        if self._own is None:
+        if self.own is None:
             q, k, v = self.project(self.read(x) if reads is None else reads, turns)
             return self.out(attend(q, k, v, index).to(self._dtype)).add_(x)
         normed = reads is None and self.norm_in is not None
-        q, k, v = self._own.project(x if reads is None else reads, turns, normed)
-        return self._own.join(attend(q, k, v, index), x)
+        q, k, v = self.own.project(x if reads is None else reads, turns, normed)
+        return self.own.join(attend(q, k, v, index), x)
+
+    def alone(self) -> kernels.Stack | None:
+        """With its attention in one call, where our own kernels have it."""
+        library = kernels.status().library
+        return None if library is None or self.own is None else kernels.Stack(library, [self.own])
 
     def read(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """What attention reads of residual rows: these behind the input norm, if there is one."""
@@ -126,8 +131,8 @@ class PackedLayer:
 
     def feed(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """The second half, in place: the feed-forward's output added to ``x``."""
-        if self._own is not None:
-            self._own.feed(x)
+        if self.own is not None:
+            self.own.feed(x)
             return x
         gate, up = self.gate_up(self.norm_mid(x)).chunk(2, dim=-1)
         return x.add_(self.down(F.silu(gate).mul_(up)))
@@ -138,8 +143,8 @@ class PackedLayer:
         """Rotated and scaled q, rotated k and plain v, in the attention's dtype."""
         cfg, rows = self.config, reads.shape[0]
         heads, kv_heads, dim = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        if self._own is not None:
-            return self._own.project(reads, turns, normed=False)
+        if self.own is not None:
+            return self.own.project(reads, turns, normed=False)
         rotated = heads + kv_heads
         # rotated in float32 (or 64), then attended in the attention's dtype
         qkv = self.qkv(reads).to(self._wide)

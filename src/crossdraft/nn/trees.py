@@ -127,6 +127,11 @@ class TreePlan:
         """Key slots that hold every row written so far."""
         return key_end(max(int(self._positions.max()), self._last), self.pins.bucket)
 
+    @property
+    def walk(self) -> kernels.Walk:
+        """The same for our own kernel."""
+        return kernels.Walk(self.base, self.shape.first, self.shape.walks, self.shape.lengths)
+
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """How the values are laid out; our own kernel does not need to know."""
@@ -192,8 +197,8 @@ def attend_tree(
     shape, base = plan.shape, plan.base
     written = slice(base + shape.first, base + shape.rows)
     keys, values = cache.keys[layer], cache.values[layer]
-    if kernels.attends(q, keys):
-        return kernels.attend(q, k, v, keys, values, base, shape.first, shape.walks, shape.lengths)
+    if kernels.attends(rows, groups, keys):
+        return kernels.attend(q, k, v, keys, values, plan.walk)
     keys[:, written] = k.transpose(0, 1)
     values[:, written] = v.transpose(0, 1)
     scores = torch.bmm(fold(q, pins.query_rows), keys[:, : plan.raw_end].transpose(1, 2))

@@ -90,7 +90,7 @@ def fit(
 
     Args:
         loss_of: depends on the step, the part, torch's generator and the weights only.
-        evaluate: held-out figures, computed in eval mode and by the first process alone.
+        evaluate: held-out figures, computed in eval mode and by the first process alone, with the second's thread.
         about: plain values that a training which is resumed must share with the one that was saved.
         resume: False begins anew.
         processes: 1, or 2 that halve every batch (the caller then sets one thread for each).
@@ -103,7 +103,7 @@ def fit(
     device = next(module.parameters()).device
     ranks = join(str(device))
     with _alone(folder, ranks), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        run = _Run(name, module, config, folder, evaluate, about or {}, ranks, report)
+        run = _Run(name, module, config, folder, evaluate, about or {}, ranks, report, processes)
         run.begin(resume)
         if run.progress.ended_by:
             return run.end()
@@ -202,6 +202,7 @@ class _Run:
     about: Mapping[str, Any]
     ranks: Ranks
     report: Report
+    processes: int
     progress: Progress = field(default_factory=Progress)
     best: Weights | None = None
     log: Log | None = None
@@ -332,8 +333,13 @@ class _Run:
         narrow = NARROW[self.config.dtype]
         kind = next(self.module.parameters()).device.type
         self.module.eval()
-        with torch.no_grad(), torch.autocast(kind, narrow, enabled=narrow is not None):
-            figures = dict(evaluate())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads * self.processes)  # the second process waits meanwhile
+        try:
+            with torch.no_grad(), torch.autocast(kind, narrow, enabled=narrow is not None):
+                figures = dict(evaluate())
+        finally:
+            torch.set_num_threads(threads)
         self.module.train()
         return figures
 

@@ -1,8 +1,8 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two. ``best.c``: the best of a vocabulary.
-``bytes.c``: the products of drafting heads.
+along a path of its own. ``layer.c``: what stands between the two, and all layers of a pass. ``best.c``: the best of
+a vocabulary. ``bytes.c``: the products of drafting heads.
 
 They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
 multiply, and where trees had to be masked, strewn and padded; and for those with AVX2 alone, where the libraries
@@ -19,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -188,6 +189,16 @@ class Layer:
         )  # fmt: skip
         self._at = ctypes.byref(self._of)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Width of the residual rows, key/value heads, query heads of each, channels of a head."""
+        return self._of.out.n, *self._shape
+
+    @property
+    def has_norm(self) -> bool:
+        """Whether there is a norm between the residual rows and what attention reads."""
+        return self._of.norm_in is not None
+
     def project(
         self, rows: BFloat16[Tensor, "S W"], turns: Complex[Tensor, "S 1 half"], normed: bool
     ) -> tuple[Float[Tensor, "S H G d"], Float[Tensor, "S H d"], Float[Tensor, "S H d"]]:
@@ -200,10 +211,9 @@ class Layer:
         q = torch.empty(count, heads, groups, dim, dtype=torch.float32)
         k = torch.empty(count, heads, dim, dtype=torch.float32)
         v = torch.empty_like(k)
-        step = dim if turns.shape[0] > 1 or count == 1 else 0
         done = self._library.crossdraft_project(
-            self._at, rows.data_ptr(), normed, turns.data_ptr(), step, q.data_ptr(), k.data_ptr(), v.data_ptr(),
-            count, torch.get_num_threads(),
+            self._at, rows.data_ptr(), normed, turns.data_ptr(), _turn_step(turns, count), q.data_ptr(),
+            k.data_ptr(), v.data_ptr(), count, torch.get_num_threads(),
         )  # fmt: skip
         _check(done)
         return q, k, v
@@ -221,6 +231,65 @@ class Layer:
     def feed(self, rows: BFloat16[Tensor, "S D"]) -> None:
         """The feed-forward's output is added to ``rows``, which are contiguous."""
         _check(self._library.crossdraft_feed(self._at, rows.data_ptr(), rows.shape[0], torch.get_num_threads()))
+
+
+class Stack:
+    """Layers of one shape, which follow one another, and the attention between their halves: a pass in one call.
+
+    The first alone may lack its input norm, and read something wider than residual rows. Each row's bits are those
+    of the layers called one by one. ValueError for layers that do not fit together.
+    """
+
+    def __init__(self, library: ctypes.CDLL, layers: Sequence[Layer]) -> None:
+        if len({layer.shape for layer in layers}) != 1 or not all(layer.has_norm for layer in layers[1:]):
+            raise ValueError("layers of one shape are needed, all but the first behind a norm of their own")
+        self._library, self._kept = library, tuple(layers)
+        self._of = (ctypes.POINTER(_Layer) * len(layers))(*(ctypes.pointer(layer._of) for layer in layers))
+
+    def __call__(
+        self,
+        rows: BFloat16[Tensor, "S D"],
+        turns: Complex[Tensor, "S 1 half"],
+        keys: Float[Tensor, "L H slots d"],
+        values: Float[Tensor, "L H slots d"],
+        walk: "Walk",
+        taps: dict[int, Tensor],
+        capture: Collection[int] = (),
+        count: int | None = None,
+        reads: BFloat16[Tensor, "S W"] | None = None,
+    ) -> BFloat16[Tensor, "S D"]:
+        """The rows behind the last layer, in a new tensor; behind the layers of ``capture`` they go to ``taps``.
+
+        turns: complex64, of each row or of all. keys, values: of all layers, float32. count: the first so many
+        layers alone. reads: what the first layer's attention takes as its input, as given; by default the rows,
+        behind its norm if there is one. Raises MemoryError.
+        """
+        count = len(self._kept) if count is None else min(count, len(self._kept))
+        rows, turns = rows.contiguous(), turns.contiguous()
+        if count == 0:
+            return rows.clone()
+        if reads is not None:
+            reads = reads.contiguous()
+        elif not self._kept[0].has_norm:
+            reads = rows
+        out = torch.empty_like(rows)
+        places = (ctypes.c_void_p * count)()
+        for layer in capture:
+            if 0 <= layer < count:
+                taps[layer] = torch.empty_like(rows)
+                places[layer] = taps[layer].data_ptr()
+        done = self._library.crossdraft_stack(
+            self._of, count, rows.data_ptr(), _place(reads), turns.data_ptr(), _turn_step(turns, len(rows)),
+            keys.data_ptr(), values.data_ptr(), keys.stride(0), keys.stride(1), *walk.places(len(rows)), places,
+            out.data_ptr(), len(rows), torch.get_num_threads(),
+        )  # fmt: skip
+        _check(done)
+        return out
+
+
+def _turn_step(turns: Tensor, count: int) -> int:
+    """How many floats lie between the turns of two rows; 0: all turn alike."""
+    return 2 * turns.shape[-1] if turns.shape[0] > 1 or count == 1 else 0
 
 
 def _check(done: int) -> None:
@@ -256,12 +325,32 @@ WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
 
 
-def attends(q: Tensor, keys: Tensor) -> bool:
-    """Whether ``attend`` can be used for these rows and this cache."""
-    rows, _, groups, dim = q.shape
+@dataclass(frozen=True)
+class Walk:
+    """Where the rows of a pass look: at slots 0 .. start - 1, and along their paths.
+
+    Keys and values of the rows go into slots start + first .. ; row s looks at slots start + paths[s, :lengths[s]],
+    int32 (lengths None: all of them), below first + rows. paths None: a chain's rows, each after the one before
+    (first is 0).
+    """
+
+    start: int
+    first: int = 0
+    paths: Int[Tensor, "S W"] | None = None
+    lengths: Int[Tensor, "S"] | None = None
+
+    def places(self, rows: int) -> tuple[int | None, int | None, int, int, int]:
+        """As the kernels take them: paths, lengths, start, first, width of the paths."""
+        width = rows if self.paths is None else self.paths.shape[1]
+        return _place(self.paths), _place(self.lengths), self.start, self.first, width
+
+
+def attends(rows: int, groups: int, keys: Tensor) -> bool:
+    """Whether ``attend`` can be used for so many rows, query heads of a key/value head, and a cache (..., d)."""
+    dim = keys.shape[-1]
     return (
-        rows <= WIDEST and q.dtype == torch.float32 and q.device.type == "cpu" and dim in (32, 64, 128)
-        and groups <= 24 and keys.stride()[1:] == (dim, 1) and status().library is not None
+        rows <= WIDEST and keys.dtype == torch.float32 and keys.device.type == "cpu" and dim in (32, 64, 128)
+        and groups <= 24 and keys.stride()[-2:] == (dim, 1) and status().library is not None
     )  # fmt: skip
 
 
@@ -271,17 +360,12 @@ def attend(
     v: Float[Tensor, "S H d"],
     keys: Float[Tensor, "H slots d"],
     values: Float[Tensor, "H slots d"],
-    start: int,
-    first: int = 0,
-    paths: Int[Tensor, "S W"] | None = None,
-    lengths: Int[Tensor, "S"] | None = None,
+    walk: Walk,
     library: ctypes.CDLL | None = None,
 ) -> Float[Tensor, "S HGd"]:
-    """Keys and values of the rows go into slots start + first .. ; then each row looks at slots 0 .. start - 1 and
-    along its path: slots start + paths[s, :lengths[s]], int32 (lengths None: all of it).
+    """The rows' keys and values go into the cache, and each row looks where ``walk`` says.
 
-    paths: slots behind ``start``, below first + rows; None: a chain's rows, each after the one before (first is
-    0). A row's bits depend on its own path alone, not on where its keys lie, nor on the other rows. q carries the
+    A row's bits depend on its own path alone, not on where its keys lie, nor on the other rows. q carries the
     scale. library: None: this machine's.
     Raises MemoryError.
     """
@@ -289,11 +373,10 @@ def attend(
     q, k, v, out = q.contiguous(), k.contiguous(), v.contiguous(), q.new_empty(rows, heads * groups * dim)
     library = library or status().library
     assert library is not None, "ask attends() first"
+    paths, lengths, *slots = walk.places(rows)
     done = library.crossdraft_attend(
-        q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
-        None if paths is None else paths.data_ptr(), None if lengths is None else lengths.data_ptr(),
-        rows, heads, groups, dim, keys.stride(0), start, first, rows if paths is None else paths.shape[1],
-        torch.get_num_threads(),
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(), paths,
+        lengths, rows, heads, groups, dim, keys.stride(0), *slots, torch.get_num_threads(),
     )  # fmt: skip
     _check(done)
     return out
@@ -326,6 +409,10 @@ def load(path: Path) -> ctypes.CDLL:
     library.crossdraft_best.restype = None
     library.crossdraft_join.argtypes = [pointer] * 4 + [long, ctypes.c_int]
     library.crossdraft_feed.argtypes = [pointer] * 2 + [long, ctypes.c_int]
+    library.crossdraft_stack.argtypes = [
+        pointer, long, *[pointer] * 3, long, pointer, pointer, long, long, pointer, pointer, *[long] * 3, pointer,
+        pointer, long, ctypes.c_int,
+    ]  # fmt: skip
     return library
 
 
@@ -408,9 +495,9 @@ def _attends_right(library: ctypes.CDLL) -> bool:
     keys, values = (draw(heads, start + rows, dim) for _ in range(2))
     k, v = (draw(rows, heads, dim) for _ in range(2))
     q = draw(rows, heads, groups, dim) * dim**-0.5
-    got = attend(q, k, v, keys, values, start, library=library)
+    got = attend(q, k, v, keys, values, Walk(start), library)
     last = slice(rows - 1, rows)
-    alone = attend(q[last], k[last], v[last], keys, values, start + rows - 1, library=library)
+    alone = attend(q[last], k[last], v[last], keys, values, Walk(start + rows - 1), library)
     shown = torch.ones(rows, start + rows, dtype=torch.bool).tril(start)
     scores = torch.einsum("shgd,hnd->hgsn", q, keys).masked_fill(~shown, float("-inf"))
     wanted = torch.einsum("hgsn,hnd->shgd", scores.softmax(-1), values).flatten(1)

@@ -1,10 +1,11 @@
-/* A decoder layer but for its attention: norm, rotation, gate, and with the products of rows.c each half in one call. bfloat16
- * in and out, float32 inside; each row by itself, in one order, so its bits do not depend on the other rows. Sizes are
- * multiples of 16, of a layer's matrices of 32. Of each half, one team of threads shares out the rows, and of the products
- * the outputs.
+/* A decoder layer but for its attention: norm, rotation, gate, and with the products of rows.c each half in one call; and with
+ * attend.c all layers of a pass in one. bfloat16 in and out, float32 inside; each row by itself, in one order, so its bits do
+ * not depend on the other rows. Sizes are multiples of 16, of a layer's matrices of 32. Of each half, one team of threads
+ * shares out the rows, and of the products the outputs.
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lanes.h"
 
@@ -203,4 +204,41 @@ int crossdraft_feed(const layer *of, bf16 *x, long rows, int threads)
 	}
 	free(copies);
 	return 1;
+}
+
+/* attend.c */
+int crossdraft_attend(const float *q, const float *k, const float *v, float *keys, float *values, float *out,
+                      const int32_t *paths, const int32_t *lengths, long rows, long heads, long groups, long dim,
+                      long head_step, long start, long first, long width, int threads);
+
+/* rows x through `count` layers of one shape to y, which is not x: what the calls above give, one after the other. reads: what
+ * the first layer's attention takes as it is; none: x behind that layer's norm. keys and values lie layer by layer,
+ * `layer_step` floats apart; they and the paths are as crossdraft_attend takes them. taps: where the rows behind each layer
+ * are copied to; none: nowhere */
+int crossdraft_stack(const layer *const *of, long count, const bf16 *x, const bf16 *reads, const float *turns, long turn_step,
+                     float *keys, float *values, long layer_step, long head_step, const int32_t *paths, const int32_t *lengths,
+                     long start, long first, long width, bf16 *const *taps, bf16 *y, long rows, int threads)
+{
+	const layer *any = of[0];
+	long size = rows * any->out.n, some_keys = rows * any->kv_heads * any->dim, queries = rows * any->heads * any->dim;
+	float *q = aligned_alloc(64, ((2 * queries + 2 * some_keys) * sizeof(float) + size * sizeof(bf16) + 63) / 64 * 64);
+	if (!q)
+		return 0;
+	float *mixed = q + queries, *k = mixed + queries, *v = k + some_keys;
+	bf16 *spare = (bf16 *)(v + some_keys);
+	int done = 1;
+	for (long i = 0; i < count && done; i++) {
+		bf16 *to = (count - i) % 2 ? y : spare;
+		int given = i == 0 && reads;
+		done = crossdraft_project(of[i], given ? reads : x, !given, turns, turn_step, q, k, v, rows, threads) &&
+		       crossdraft_attend(q, k, v, keys + i * layer_step, values + i * layer_step, mixed, paths, lengths, rows,
+		                         any->kv_heads, any->heads / any->kv_heads, any->dim, head_step, start, first, width,
+		                         threads) &&
+		       crossdraft_join(of[i], mixed, x, to, rows, threads) && crossdraft_feed(of[i], to, rows, threads);
+		if (taps[i])
+			memcpy(taps[i], to, size * sizeof(bf16));
+		x = to;
+	}
+	free(q);
+	return done;
 }
