@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from crossdraft._version import __version__
 from crossdraft.bench.against_hf import Race, run_against_hf, text_race, video_race, write_text_checkpoint
 from crossdraft.bench.demo import DemoResult, stream_prompts
 from crossdraft.bench.demo import run_demo as demo
@@ -21,11 +23,12 @@ from crossdraft.bench.workbench import Report, silent
 from crossdraft.build import NANO, Pair, load_for_training, load_nano, load_target, resolve, set_threads, workbench
 from crossdraft.core.errors import DataError, SettingError
 from crossdraft.core.prompt import Prompt
+from crossdraft.core.protocols import VLM
 from crossdraft.core.registry import find
 from crossdraft.core.types import LAST
 from crossdraft.core.weights import read_json
-from crossdraft.data.corpus import Reply, read_corpus
-from crossdraft.data.paired import read_instruction_dataset
+from crossdraft.data.corpus import Corpus, Reply, read_corpus
+from crossdraft.data.paired import PairedSample, read_instruction_dataset
 from crossdraft.data.store import Store, read_head
 from crossdraft.data.store.head import kept_head
 from crossdraft.drafters import DRAFTERS as CATALOGUE
@@ -37,7 +40,7 @@ from crossdraft.training.adapters import AdapterTraining, train_adapter
 from crossdraft.training.draft_model import DraftModelTraining, check_layers, train_draft_model
 from crossdraft.training.heads import HeadTraining, network_of, train_head
 from crossdraft.training.joint import JointTraining, train_together
-from crossdraft.training.lessons import Lessons, hold_out, read_lessons
+from crossdraft.training.lessons import Lesson, Lessons, hold_out, keep_reading, kept_reading, read_lessons
 
 # streams of the measurements; training draws its own from other seeds
 BENCH_SEED = 2024
@@ -170,19 +173,24 @@ def train_on_corpus(
         raise DataError(
             f"the corpora are about different data sets of clips; each knows its own, leave out {clips}"
         )
-    asked = [one for corpus in read for one in _asked(corpus.replies, clips or corpus.about.get("clips"))]
-    lessons, scenes = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(asked)))
+    about = [f"{corpus.about['sha256']} {clips or corpus.about.get('clips')}" for corpus in read]
+    names = [f"states-{mark[:8]}-{hashlib.sha256(one.encode()).hexdigest()[:8]}" for one in about]
+    places = [corpus.root / name for corpus, name in zip(read, names, strict=True)]
+    lessons: list[Lesson] = []
+    scenes: list[Tensor] = []
+    for corpus, place in zip(read, places, strict=True):
+        own, seen = _read(vlm, corpus, clips, None if online else place, mark, report)
+        lessons += [
+            lesson if lesson.scene is None else replace(lesson, scene=lesson.scene + len(scenes)) for lesson in own
+        ]
+        scenes += seen
     if held_out is None:
         train, held = hold_out(lessons, validation, shared.seed)
     else:
         train = list(range(len(lessons) - len(read[-1].replies)))
         held = list(range(len(train), len(lessons)))
     layers = sorted({*fusion_taps(decoder.config.num_layers), LAST})
-    keep = None
-    if not online:
-        about = [f"{corpus.about['sha256']} {clips or corpus.about.get('clips')}" for corpus in read]
-        names = [f"states-{mark[:8]}-{hashlib.sha256(one.encode()).hexdigest()[:8]}" for one in about]
-        keep = [(c.root / name, len(c.replies)) for c, name in zip(read, names, strict=True)]
+    keep = None if online else [(place, len(c.replies)) for c, place in zip(read, places, strict=True)]
     taught = Lessons(
         decoder, lessons, scenes, layers, device=shared.device, keep=keep, processes=shared.processes, report=report
     )
@@ -206,11 +214,33 @@ def train_on_corpus(
     return record
 
 
+def _read(
+    vlm: VLM, corpus: Corpus, clips: str | Path | None, place: Path | None, mark: str, report: Report
+) -> tuple[list[Lesson], list[Tensor]]:
+    """The prompts of a corpus as the target reads them. What it makes of clips is kept in ``place``, as long as
+    target, answers and the clips' files are the same."""
+    clips = clips or corpus.about.get("clips")
+    samples = [] if clips is None else read_instruction_dataset(Path(clips))
+    asked = list(_asked(corpus.replies, clips, samples))
+    sign = ""
+    if samples and place is not None:
+        replies = [(r.id, r.clip, r.question, r.group, r.tokens) for r in corpus.replies]
+        files = [(str(path), path.stat()) for path in (s.video_path for s in samples) if path is not None]
+        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
+        sign = hashlib.sha256(repr((__version__, mark, replies, stamps)).encode()).hexdigest()
+        if (kept := kept_reading(place, sign)) is not None:
+            return kept
+    found = read_lessons(vlm, asked, lambda done: report("reading the prompts", done, len(asked)))
+    if sign and place is not None:
+        keep_reading(place, sign, *found)
+    return found
+
+
 def _asked(
-    said: Sequence[Reply], clips: str | Path | None
+    said: Sequence[Reply], clips: str | Path | None, samples: Sequence[PairedSample]
 ) -> Iterator[tuple[Callable[[], Prompt], Sequence[int], str, str | None]]:
     """(prompt, answer, group, name of its pictures) of every reply. DataError for a clip that is not there."""
-    jobs = {} if clips is None else {job.id: job for job in jobs_of(read_instruction_dataset(Path(clips)))}
+    jobs = {job.id: job for job in jobs_of(samples)}
     for reply in said:
         if reply.clip is None:
             yield partial(Prompt, reply.question), reply.tokens, reply.group, None

@@ -1,13 +1,18 @@
 """``crossdraft train head``: from a target's answers to a head that drafts, in a request and in the league."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from crossdraft import runs
 from crossdraft.core.records import read_record
+from crossdraft.data.scenes import write_streams
 from crossdraft.heads.checkpoint import read_head_card
+from crossdraft.training.lessons import read_lessons
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,6 +66,31 @@ def test_a_head_is_trained_and_drafts(
         err
     )
     assert "train one: crossdraft train head hass" in rows["hass"]["error"]
+
+
+def test_clips_are_looked_at_once_for_all_heads(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as their files are the same."""
+    clips, corpus = tmp_path / "clips", tmp_path / "corpus"
+    write_streams(clips, 2, 1, 3, "drive")
+    said = ("--per-clip", 2, "--max-new-tokens", 4)
+    assert run("data", "answers", "--target", "nano", "--prompts", clips, "--out", corpus, *said)[0] == 0
+    read: list[int] = []
+
+    def reading(*given: Any) -> Any:
+        read.append(len(list(given[1])))
+        return read_lessons(*given)
+
+    monkeypatch.setattr(runs, "read_lessons", reading)
+    digests = []
+    for name in ("one", "two", "three"):
+        if name == "three":
+            for video in clips.rglob("*.mp4"):
+                os.utime(video, ns=(0, 0))
+        code, _, err = train(run, "medusa", "nano", corpus, tmp_path / name)
+        assert code == 0, err
+        digests.append(read_record(tmp_path / name / "training.json", "head-training")["about"]["answers"])
+        assert read == ([4, 4] if name == "three" else [4])
+    assert len(set(digests)) == 1
 
 
 def test_answers_of_several_corpora_are_learned_together(

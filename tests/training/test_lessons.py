@@ -16,7 +16,17 @@ from crossdraft.core.errors import CrossdraftError, DataError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.rounds import play
 from crossdraft.nn.decoder import Decoder, DecoderConfig
-from crossdraft.training.lessons import FEATURES, FEATURES_CARD, Lesson, Lessons, hold_out, read_lessons
+from crossdraft.training.lessons import (
+    FEATURES,
+    FEATURES_CARD,
+    READING,
+    Lesson,
+    Lessons,
+    hold_out,
+    keep_reading,
+    kept_reading,
+    read_lessons,
+)
 
 VOCAB, WIDTH = 11, 8
 
@@ -263,6 +273,24 @@ def test_pictures_of_one_name_are_kept_once() -> None:
         (1, 2, 5), 2, None, "b"
     )
     assert done == list(range(6)) and loaded == ["one", "text", "one", "two", "two", "one"]
+
+
+def test_what_was_read_is_kept_for_the_same_answers(tmp_path: Path) -> None:
+    given = [Lesson((1, -200, -200, 2, 3), 4, 1, "a"), Lesson((5, 6), 1, None, "b"), Lesson((-200, 9), 1, 0, "a")]
+    seen = [torch.randn(1, 4).bfloat16(), torch.randn(2, 4).bfloat16()]
+    assert kept_reading(tmp_path, "this") is None
+    keep_reading(tmp_path, "this", given, seen)
+    found = kept_reading(tmp_path, "this")
+    assert found is not None and found[0] == given
+    assert len(found[1]) == 2 and all(torch.equal(a, b) for a, b in zip(found[1], seen, strict=True))
+    assert kept_reading(tmp_path, "that") is None
+    keep_reading(tmp_path, "text", given[1:2], [])
+    assert kept_reading(tmp_path, "text") == (given[1:2], [])
+    (tmp_path / READING).write_bytes(b"\x00" * 40)
+    assert kept_reading(tmp_path, "text") is None
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CrossdraftError, match="--online"):
+        keep_reading(tmp_path / "file", "this", given, seen)
 
 
 def test_other_answers_or_pictures_are_other_lessons(lessons: Any) -> None:

@@ -5,10 +5,12 @@ file where many heads learn from the same answers.
 """
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from crossdraft.core.errors import CrossdraftError, DataError
@@ -28,6 +32,7 @@ from crossdraft.nn.decoder import Decoder, many_lengths
 from crossdraft.training.batches import pooled
 
 FEATURES, FEATURES_CARD = "features.bin", "features.json"
+READING = "lessons.safetensors"
 POOL = 16
 
 
@@ -305,6 +310,57 @@ def read_lessons(
                 scenes.append(encoded.embeds[seen].clone())
             scene = numbers[key]
         lessons.append(Lesson((*encoded.tokens, *tokens), len(encoded.tokens), scene, group))
+    return lessons, scenes
+
+
+def keep_reading(
+    folder: Path, sign: str, lessons: Sequence[Lesson], scenes: Sequence[Float[Tensor, "M D"]]
+) -> None:
+    """Keep what ``read_lessons`` gave, for ``kept_reading`` with the same sign. CrossdraftError where it cannot be
+    written."""
+    tensors = {
+        "ids": torch.tensor([token for lesson in lessons for token in lesson.ids]),
+        "lengths": torch.tensor([len(lesson.ids) for lesson in lessons]),
+        "prompts": torch.tensor([lesson.prompt for lesson in lessons]),
+        "scene": torch.tensor([-1 if lesson.scene is None else lesson.scene for lesson in lessons]),
+        "sizes": torch.tensor([len(scene) for scene in scenes], dtype=torch.long),
+        "scenes": torch.cat([scene.cpu() for scene in scenes]) if scenes else torch.empty(0),
+    }
+    told = {"sign": sign, "groups": json.dumps([lesson.group for lesson in lessons])}
+    path = folder / READING
+    part = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, told)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        raise CrossdraftError(
+            f"cannot keep what the target sees in {path} ({error}); free some space, or compute it anew for every "
+            "training (--online)"
+        ) from error
+
+
+def kept_reading(folder: Path, sign: str) -> tuple[list[Lesson], list[Float[Tensor, "M D"]]] | None:
+    """What ``keep_reading`` kept; None when there is nothing of this sign, or nothing that can be read."""
+    try:
+        with safe_open(folder / READING, "pt") as file:
+            told = file.metadata() or {}
+            if told.get("sign") != sign:
+                return None
+            groups = json.loads(told["groups"])
+            ids, lengths, prompts, scene, sizes = (
+                file.get_tensor(name).tolist() for name in ("ids", "lengths", "prompts", "scene", "sizes")
+            )
+            scenes = list(file.get_tensor("scenes").split(sizes)) if sizes else []
+        ends = itertools.accumulate(lengths)
+        lessons = [
+            Lesson(tuple(ids[end - length : end]), prompt, None if number < 0 else number, group)
+            for end, length, prompt, number, group in zip(ends, lengths, prompts, scene, groups, strict=True)
+        ]
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+        return None
     return lessons, scenes
 
 
