@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossdraft.core.provenance import has_fma, slow_bf16
+from crossdraft.core.tree import extend_paths
 from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
 
@@ -470,6 +471,34 @@ def test_a_number_that_is_none_spoils_its_row_alone(libraries: list[Any], place:
         places, found = kernels.best(library, logits, 5)
         assert np.isnan(found[0]).all() and ((places >= 0) & (places < 200)).all()
         assert np.allclose(found[1], logits[1].float().log_softmax(0).topk(5).values, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9), width=st.integers(1, 100), most=st.integers(1, 12), depth=st.integers(0, 4),
+    seed=st.integers(0, 99), spread=st.sampled_from([0.0, 1.0, 8.0]), spoilt=st.booleans(),
+    first=st.integers(0, 50),
+)  # fmt: skip
+def test_a_level_of_a_tree(
+    libraries: list[Any], rows: int, width: int, most: int, depth: int, seed: int, spread: float, spoilt: bool,
+    first: int,
+) -> None:  # fmt: skip
+    """As numpy sorts the children, many of them equal, and some that are no numbers."""
+    draw, k = torch.Generator().manual_seed(seed), min(most, width)
+    logits = (torch.randn(rows, width, generator=draw) * spread).bfloat16()
+    worth = (torch.randn(rows, generator=draw) * 3 * spread).round().numpy()
+    paths = torch.randint(90, (rows, depth), generator=draw, dtype=torch.int32).numpy()
+    if spoilt:
+        logits[seed % rows, 0] = float("nan")
+    for library in libraries:
+        place, log = kernels.best(library, logits, k)
+        values = (log + worth[:, None]).ravel()
+        order = np.argsort(-values, kind="stable")[:k]
+        got = kernels.grow(library, logits, k, worth, paths, first)
+        longer = extend_paths(paths, order // k, first)
+        wanted = place.ravel(), values, order, order // k, place.ravel()[order], values[order], longer
+        for one, other in zip(got, wanted, strict=True):
+            assert one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 _seeds = count(1)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,9 +18,10 @@ from crossdraft.core.tree import StaticTree, static_tree
 from crossdraft.drafters import DRAFTERS
 from crossdraft.drafters.medusa import MedusaRunner, paying_tree
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, read_head_card
+from crossdraft.heads.growth import grow
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import RECIPES
-from crossdraft.heads.runner import HeadRunner, best
+from crossdraft.heads.runner import HeadRunner
 from crossdraft.models import fingerprint, read_ends, resolve_checkpoint
 from crossdraft.models.nano import heads_dir as nano_heads
 
@@ -160,12 +162,12 @@ def _level_of(runner: HeadRunner, rows: int) -> float:
     width = shape.hidden_size
     state = runner.idle_state(64 + 2 * rows)
     guesses = torch.zeros(rows, width, dtype=runner.dtype, device=runner.device)
-    paths = torch.arange(rows, dtype=torch.int32)[:, None]
+    paths, worth = torch.arange(rows, dtype=torch.int32)[:, None], np.zeros(rows, dtype=np.float32)
     spent = []
     with torch.inference_mode():
         for _ in range(_TIMED + 1):
             start = time.perf_counter()
             out = runner.step(state, guesses, guesses, 0, paths)
-            best(runner.scores(out), min(8, len(runner.words)))  # waits for the device
+            grow(runner.scores(out), min(8, len(runner.words)), worth, paths.numpy(), rows)  # waits for the device
             spent.append((time.perf_counter() - start) * 1e3)
     return sorted(spent[1:])[_TIMED // 2]

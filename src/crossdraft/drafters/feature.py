@@ -17,12 +17,13 @@ from torch import Tensor
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
-from crossdraft.core.tree import EAGLE_1, StaticTree, extend_paths, select, spelling
+from crossdraft.core.tree import EAGLE_1, StaticTree, select, spelling
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
 from crossdraft.drafters.shapes import Shape, chain_of, plan_of
-from crossdraft.heads.runner import HeadRunner, HeadState, best
+from crossdraft.heads.growth import grow
+from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
 
 Array = np.ndarray
@@ -187,39 +188,31 @@ class FeatureSession:
         settings, head = self._settings, self._settings.head
         assert self._state is not None
         k = min(settings.branch, len(head.d2t))
-        word, worth = best(head.scores(guess), k)
-        word, worth = word[0], worth[0]
-        words, values, parents = [word], [worth], [np.full(k, -1)]
-        frontier = rows = np.arange(k)
-        guesses, factors = guess.expand(k, -1), settings.confidence.factors()
-        paths = np.zeros((k, 0), dtype=np.int32)
-        made, used = k, 0
+        found = grow(head.scores(guess), k, np.zeros(1, np.float32), np.zeros((1, 0), np.int32), 0)
+        words, values, parents = [found.words], [found.values], [np.full(k, -1)]
+        guesses, factors = guess, settings.confidence.factors()
+        made, used = 0, 0  # nodes of the levels above, and those of them that were expanded
         expanded, best_children = [np.zeros(0)], [np.zeros(0)]
         spent_ms = settings.level_costs_ms[0]  # digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
-                count = self._worth_expanding(worth, factors[level])
+                count = self._worth_expanding(found.worth, factors[level])
             else:
-                count = _can_matter(worth, values, settings.nodes)
+                count = _can_matter(found.worth, values, settings.nodes)
             if not count:
                 break
             spent_ms += settings.level_costs_ms[0] + (count - 1) * settings.level_costs_ms[1]
-            rows, frontier, word, worth = rows[:count], frontier[:count], word[:count], worth[:count]
-            paths = extend_paths(paths, rows, used)
-            embeds = self._embed(torch.from_numpy(head.words[word]))
-            parent = guesses.index_select(0, torch.from_numpy(rows).to(guesses.device))
+            paths, worth = found.paths[:count], found.worth[:count]
+            embeds = self._embed(torch.from_numpy(head.words[found.word[:count]]))
+            parent = guesses.index_select(0, torch.from_numpy(found.rows[:count]).to(guesses.device))
             guesses = head.step(self._state, parent, embeds, used, torch.from_numpy(paths))
-            word, chance = best(head.scores(guesses), k)
-            value = chance + worth[:, None]
+            parents.append((found.order[:count] + made).repeat(k))
+            made, used = made + len(values[-1]), used + count
+            found = grow(head.scores(guesses), k, worth, paths, used)
+            words.append(found.words)
+            values.append(found.values)
             expanded.append(worth)
-            best_children.append(value[:, 0])
-            words.append(word.ravel())
-            values.append(value.ravel())
-            parents.append(frontier.repeat(k))
-            first = np.argsort(-values[-1], kind="stable")[:k]
-            rows, frontier = first // k, first + made
-            word, worth = words[-1][first], values[-1][first]
-            made, used = made + len(values[-1]), used + len(paths)
+            best_children.append(found.values[::k])
         all_values, all_parents = np.concatenate(values), np.concatenate(parents)
         if settings.nodes is not None:
             kept, above = select(all_values, all_parents, settings.nodes)

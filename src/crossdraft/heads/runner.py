@@ -2,7 +2,6 @@
 
 import torch
 from jaxtyping import Float, Int
-from numpy import ndarray as Array
 from torch import Tensor
 
 from crossdraft.cache.dense import DenseCache
@@ -204,16 +203,6 @@ class HeadRunner:
 
     def _blend(self, state: "HeadState", feats: Tensor) -> Tensor:
         return feats if state.context is None else self._module.blend(feats[None], state.context)[0]
-
-
-def best(scores: Float[Tensor, "S draft"], k: int) -> tuple[Int[Array, "S k"], Float[Array, "S k"]]:
-    """The k best logits of each row, by falling value: where they are, and their log-probabilities (float32)."""
-    library = kernels.status().library
-    ours = scores.dtype == torch.bfloat16 and scores.device.type == "cpu" and k <= kernels.MOST
-    if library is not None and ours:
-        return kernels.best(library, scores, k)
-    found = scores.float().log_softmax(-1).topk(k)
-    return found.indices.numpy(force=True), found.values.numpy(force=True)
 
 
 class HeadState:

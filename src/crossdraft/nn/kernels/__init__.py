@@ -318,8 +318,38 @@ def best(
     return places.numpy(), logs.numpy()
 
 
+def grow(
+    library: ctypes.CDLL,
+    logits: BFloat16[Tensor, "R V"],
+    k: int,
+    worth: Float[np.ndarray, "R"],
+    paths: Int[np.ndarray, "R D"],
+    first: int,
+) -> tuple[np.ndarray, ...]:
+    """A level of a tree: words, values (R k,), order, rows, word, worth (k,), paths (k, D + 1), of ``heads.Level``.
+
+    Words and logs as ``best``; worth is float32, paths are int32.
+    """
+    rows, width = logits.shape
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    worths, along = torch.from_numpy(worth).contiguous(), torch.from_numpy(paths).contiguous()
+    depth, made = paths.shape[1], rows * k
+    whole, real = torch.empty(made + 3 * k, dtype=torch.int64), torch.empty(made + k, dtype=torch.float32)
+    longer = torch.empty(k, depth + 1, dtype=torch.int32)
+    at, into = whole.data_ptr(), real.data_ptr()
+    library.crossdraft_grow(
+        logits.data_ptr(), rows, logits.stride(0), width, k, worths.data_ptr(), along.data_ptr(), depth,
+        first, at, into, at + 8 * made, at + 8 * (made + k), at + 8 * (made + 2 * k), into + 4 * made,
+        longer.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    ints, floats = whole.numpy(), real.numpy()
+    order, above, word = ints[made : made + k], ints[made + k : made + 2 * k], ints[made + 2 * k :]
+    return ints[:made], floats[:made], order, above, word, floats[made:], longer.numpy()
+
+
 MOST = 64
-"""Numbers of a row that ``best`` can be asked for."""
+"""Numbers of a row that ``best`` and ``grow`` can be asked for."""
 
 WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
@@ -407,6 +437,10 @@ def load(path: Path) -> ctypes.CDLL:
     ]
     library.crossdraft_best.argtypes = [pointer, *[long] * 4, pointer, pointer, ctypes.c_int]
     library.crossdraft_best.restype = None
+    library.crossdraft_grow.argtypes = [
+        pointer, *[long] * 4, pointer, pointer, long, long, *[pointer] * 7, ctypes.c_int,
+    ]  # fmt: skip
+    library.crossdraft_grow.restype = None
     library.crossdraft_join.argtypes = [pointer] * 4 + [long, ctypes.c_int]
     library.crossdraft_feed.argtypes = [pointer] * 2 + [long, ctypes.c_int]
     library.crossdraft_stack.argtypes = [

@@ -82,3 +82,39 @@ void crossdraft_best(const bf16 *x, long rows, long step, long n, long k, int64_
 	for (long r = 0; r < rows; r++)
 		best_of_row(x + r * step, n, k, places + r * k, logs + r * k);
 }
+
+/* a level of a tree: the k best of each row as above; values: their logs, each row's with its `worth` added; of all rows * k
+ * values the k best by falling value, of equal ones the first, and numbers that are none last: their places (order), rows,
+ * words and values (worths), and their paths: those of their rows (of `depth` numbers), each with another number behind it,
+ * which count from `first` on */
+void crossdraft_grow(const bf16 *x, long rows, long step, long n, long k, const float *worth, const int32_t *paths, long depth,
+                     long first, int64_t *words, float *values, int64_t *order, int64_t *above, int64_t *word, float *worths,
+                     int32_t *longer, int threads)
+{
+	long taken[rows];
+	crossdraft_best(x, rows, step, n, k, words, values, threads);
+	for (long r = 0; r < rows; r++) {
+		taken[r] = 0;
+		for (long i = 0; i < k; i++)
+			values[r * k + i] += worth[r];
+	}
+	/* each row's fall already */
+	for (long i = 0; i < k; i++) {
+		long from = -1;
+		for (long r = 0; r < rows; r++) {
+			if (taken[r] == k)
+				continue;
+			float here = values[r * k + taken[r]], so_far = from < 0 ? 0 : values[from * k + taken[from]];
+			if (from < 0 || here > so_far || (so_far != so_far && here == here))
+				from = r;
+		}
+		long place = from * k + taken[from]++;
+		order[i] = place;
+		above[i] = from;
+		word[i] = words[place];
+		worths[i] = values[place];
+		for (long at = 0; at < depth; at++)
+			longer[i * (depth + 1) + at] = paths[from * depth + at];
+		longer[i * (depth + 1) + depth] = first + i;
+	}
+}
