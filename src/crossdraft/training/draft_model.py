@@ -30,6 +30,7 @@ from crossdraft.nn.losses import LossConfig
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.narrow import narrowed
 from crossdraft.training.state import STATE
 
 KIND = "draft-model-training"
@@ -132,7 +133,7 @@ def train_draft_model(
         return None
     figures = ended.figures
     if figures is None:
-        with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        with torch.no_grad(), narrowed(config.device, config.dtype):
             figures = course.figures()
     save_like(parts.cpu(), source, out, lessons.dtype)
     body = {

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from crossdraft.core.errors import CrossdraftError, SettingError
 from crossdraft.core.seeds import seed_for
-from crossdraft.training.optim import NARROW, FitConfig
+from crossdraft.training.narrow import narrowed
+from crossdraft.training.optim import FitConfig
 from crossdraft.training.ranks import Ranks
 
 LossOf = Callable[[int, int, int], Tensor]
@@ -89,10 +90,10 @@ class Gradients:
     def _sum(self, step: int, first: int) -> float:
         """Leave the summed gradients of this process's parts in the module; returns their summed loss."""
         self.module.zero_grad(set_to_none=True)
-        narrow, total = NARROW[self.config.dtype], 0.0
+        total = 0.0
         for part in range(first, self.parts, self.processes * self.ranks.count):
             torch.manual_seed(seed_for(self.config.seed, f"step/{step}/{part}"))
-            with torch.autocast(self.device, narrow, enabled=narrow is not None):
+            with narrowed(self.device, self.config.dtype):
                 loss = self.loss_of(step, part, self.parts)
             loss.backward()
             total += float(loss.detach())

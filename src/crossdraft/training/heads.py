@@ -27,6 +27,7 @@ from crossdraft.nn.decoder import DecoderConfig
 from crossdraft.training.gradients import check_processes
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.narrow import narrowed
 from crossdraft.training.state import STATE
 
 KIND = "head-training"
@@ -143,7 +144,7 @@ def train_head(
             note(f"{config.start} was trained for another target ({earlier.target}); now it is one for {target}")
     figures = ended.figures
     if figures is None:
-        with torch.no_grad(), torch.autocast(config.device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        with torch.no_grad(), narrowed(config.device, config.dtype):
             figures = pupil.figures()
     card = HeadCard(
         method=config.name, target=target, fingerprint=fingerprint, trained_tokens=seen, seconds=seconds,

@@ -36,6 +36,7 @@ from crossdraft.nn.losses import LossConfig
 from crossdraft.training.heads import HeadTraining, Pupil, plain, train_head
 from crossdraft.training.lessons import Batch, Lessons
 from crossdraft.training.loop import RECORD, FitConfig, Report, ended_before, fit
+from crossdraft.training.narrow import narrowed
 from crossdraft.training.state import STATE
 
 KIND = "joint-training"
@@ -134,7 +135,7 @@ def train_together(
         return None
     course.changes.merge()
     # behind the merge: rounded to the weights' dtype, it is this target that is written
-    with torch.no_grad(), torch.autocast(config.heads.device, torch.bfloat16, enabled=plan.dtype == "bfloat16"):
+    with torch.no_grad(), narrowed(config.heads.device, plan.dtype):
         figures = course.figures()
     save_like(parts.cpu(), source, out / TARGET, lessons.dtype)
     seen = int(alone["trained_tokens"]) + round(pupil.num_tokens * ended.step / pupil.num_batches)

@@ -25,7 +25,8 @@ from crossdraft.data.store.durable import cannot_write, locked
 from crossdraft.nn.decoder import many_lengths
 from crossdraft.training.gradients import Gradients, LossOf
 from crossdraft.training.log import LOG, NO_TENSORBOARD, TENSORBOARD, Log, read_log
-from crossdraft.training.optim import NARROW, FitConfig, make_optimiser, set_rate
+from crossdraft.training.narrow import narrowed
+from crossdraft.training.optim import FitConfig, make_optimiser, set_rate
 from crossdraft.training.ranks import Ranks, join
 from crossdraft.training.state import (
     STATE,
@@ -330,13 +331,12 @@ class _Run:
         self._judged = time.monotonic()
 
     def _measured(self, evaluate: Evaluate) -> dict[str, float]:
-        narrow = NARROW[self.config.dtype]
         kind = next(self.module.parameters()).device.type
         self.module.eval()
         threads = torch.get_num_threads()
         torch.set_num_threads(threads * self.processes)  # the second process waits meanwhile
         try:
-            with torch.no_grad(), torch.autocast(kind, narrow, enabled=narrow is not None):
+            with torch.no_grad(), narrowed(kind, self.config.dtype):
                 figures = dict(evaluate())
         finally:
             torch.set_num_threads(threads)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdraft.core.errors import SettingError
-
-NARROW = {"float32": None, "bfloat16": torch.bfloat16}
+from crossdraft.training.narrow import NARROW
 
 
 @dataclass(frozen=True, kw_only=True)
