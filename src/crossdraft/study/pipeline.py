@@ -71,8 +71,8 @@ class StudySize:
 
 
 QUICK = StudySize(
-    train_streams=3, train_clips=2, train_per_clip=2, test_streams=2, test_clips=2, test_per_clip=2,
-    levels=("l5f_sound", "l4", "l1"), compared=("l1",), epochs=1, distil_epochs=1, live=2, max_new_tokens=32,
+    train_streams=2, train_clips=2, train_per_clip=1, test_streams=2, test_clips=2, test_per_clip=1,
+    levels=("l5f_sound", "l4", "l1"), compared=("l1",), epochs=1, distil_epochs=1, live=2, max_new_tokens=24,
 )  # fmt: skip
 """Every stage once, in a minute or two: it shows that all works, its figures mean nothing."""
 
