@@ -138,8 +138,8 @@ class HeadRunner:
         cache, start = state.cache, state.cache.length
         x, reads = self._inputs(embeds.to(self.dtype), feats)
         turns = self._turns[start + state.shift : start + state.shift + len(x)]
-        if self._in_one_call(len(x), cache):
-            out = self._run_alone(x, turns, cache, kernels.Walk(start), reads)
+        if self._alone is not None and self._alone.takes(len(x), cache.keys):
+            out = self._alone(x, turns, cache.keys, cache.values, kernels.Walk(start), {}, reads=reads)
         else:
             out = self._layer(
                 x, turns, lambda q, k, v, i: attend_chain(q, k, v, cache, i, start, _PINS, fresh=False), 0, reads
@@ -164,20 +164,10 @@ class HeadRunner:
         x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
         at = start + state.shift + paths.shape[1] - 1
         turns = self._turns[at : at + 1]
-        if self._in_one_call(len(x), cache):
-            return self._run_alone(x, turns, cache, kernels.Walk(start, used, paths), reads)
+        if self._alone is not None and self._alone.takes(len(x), cache.keys):
+            walk = kernels.Walk(start, used, paths)
+            return self._alone(x, turns, cache.keys, cache.values, walk, {}, reads=reads)
         return self._layer(x, turns, self._mixing(cache, start, used, paths.to(self.device)), 0, reads)
-
-    def _in_one_call(self, rows: int, cache: DenseCache) -> bool:
-        shape = self.config.layer
-        groups = shape.num_heads // shape.num_kv_heads
-        return self._alone is not None and kernels.attends(rows, groups, cache.keys)
-
-    def _run_alone(
-        self, x: Tensor, turns: Tensor, cache: DenseCache, walk: kernels.Walk, reads: Tensor | None
-    ) -> Tensor:
-        assert self._alone is not None, "ask _in_one_call() first"
-        return self._alone(x, turns, cache.keys, cache.values, walk, {}, reads=reads)
 
     def _mixing(self, cache: DenseCache, start: int, used: int, paths: Int[Tensor, "S depth"]) -> Attend:
         """Each row looks at the verified entries and along its path, which is as long for all."""

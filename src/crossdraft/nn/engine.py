@@ -341,9 +341,7 @@ class Engine:
 
     def _in_one_call(self, rows: int, cache: DenseCache, capture: Sequence[int]) -> bool:
         """Whether our own kernels have all of a pass; its bits are those of ``run_layers``."""
-        groups = self.config.num_heads // self.config.num_kv_heads
-        fits = self._stack is not None and SIMILARITY not in capture
-        return fits and kernels.attends(rows, groups, cache.keys)
+        return self._stack is not None and SIMILARITY not in capture and self._stack.takes(rows, cache.keys)
 
     def _run_stack(
         self,

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crossdraft.core.errors import CrossdraftError, DataError
@@ -327,19 +326,10 @@ def keep_reading(
         "scenes": torch.cat([scene.cpu() for scene in scenes]) if scenes else torch.empty(0),
     }
     told = {"sign": sign, "groups": json.dumps([lesson.group for lesson in lessons])}
-    path = folder / READING
-    part = path.with_suffix(".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, told)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise CrossdraftError(
-            f"cannot keep what the target sees in {path} ({error}); free some space, or compute it anew for every "
-            "training (--online)"
-        ) from error
+        write_atomically(folder / READING, save(tensors, told))
+    except CrossdraftError as error:
+        raise CrossdraftError(f"{error}, or let the target look anew for every training (--online)") from error
 
 
 def kept_reading(folder: Path, sign: str) -> tuple[list[Lesson], list[Float[Tensor, "M D"]]] | None:

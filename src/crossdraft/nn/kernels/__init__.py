@@ -246,6 +246,10 @@ class Stack:
         self._library, self._kept = library, tuple(layers)
         self._of = (ctypes.POINTER(_Layer) * len(layers))(*(ctypes.pointer(layer._of) for layer in layers))
 
+    def takes(self, rows: int, keys: Tensor) -> bool:
+        """Whether a pass of so many rows over this cache can be had."""
+        return attends(rows, self._kept[0].shape[2], keys)
+
     def __call__(
         self,
         rows: BFloat16[Tensor, "S D"],
@@ -301,23 +305,6 @@ def _place(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def best(
-    library: ctypes.CDLL, logits: BFloat16[Tensor, "S V"], k: int
-) -> tuple[Int[np.ndarray, "S k"], Float[np.ndarray, "S k"]]:
-    """Of each row the places (int64) of its k best, by falling value and of equal ones the first, and their
-    log-probabilities (float32). k is at most V and ``MOST``."""
-    rows, width = logits.shape
-    if logits.stride(1) != 1:
-        logits = logits.contiguous()
-    # numpy's own would take longer to tell where they lie
-    places, logs = torch.empty(rows, k, dtype=torch.int64), torch.empty(rows, k, dtype=torch.float32)
-    library.crossdraft_best(
-        logits.data_ptr(), rows, logits.stride(0), width, k, places.data_ptr(), logs.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return places.numpy(), logs.numpy()
-
-
 def grow(
     library: ctypes.CDLL,
     logits: BFloat16[Tensor, "R V"],
@@ -328,7 +315,7 @@ def grow(
 ) -> tuple[np.ndarray, ...]:
     """A level of a tree: words, values (R k,), order, rows, word, worth (k,), paths (k, D + 1), of ``heads.Level``.
 
-    Words and logs as ``best``; worth is float32, paths are int32.
+    worth is float32, paths are int32; k is at most V and ``MOST``.
     """
     rows, width = logits.shape
     if logits.stride(1) != 1:
@@ -349,7 +336,7 @@ def grow(
 
 
 MOST = 64
-"""Numbers of a row that ``best`` and ``grow`` can be asked for."""
+"""Numbers of a row that ``grow`` can be asked for."""
 
 WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
@@ -435,8 +422,6 @@ def load(path: Path) -> ctypes.CDLL:
         long,
         ctypes.c_int,
     ]
-    library.crossdraft_best.argtypes = [pointer, *[long] * 4, pointer, pointer, ctypes.c_int]
-    library.crossdraft_best.restype = None
     library.crossdraft_grow.argtypes = [
         pointer, *[long] * 4, pointer, pointer, long, long, *[pointer] * 7, ctypes.c_int,
     ]  # fmt: skip
