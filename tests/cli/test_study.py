@@ -20,7 +20,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSDRAFT_CACHE", str(out.with_name("cache")))
-        assert main(["study", str(out), "--quick", "--json"]) == 0
+        assert main(["study", str(out), "--quick", "--processes", "1", "--json"]) == 0
     return out
 
 

@@ -87,15 +87,19 @@ class Study:
     report: Report
     note: Callable[[str], None]
     stages: dict[str, float] = field(default_factory=dict)
+    workers: ProcessPoolExecutor = field(init=False, repr=False)
 
     def run(self) -> dict[str, Any]:
         """All stages; the body of the study's record. Raises what the stages raise."""
-        extractions = self._timed("scenes", self._scenes)
-        self._timed("extraction", lambda: self._fill(extractions.values()))
-        trained = self._timed("training", lambda: self._train(extractions))
-        more = self._changed(extractions["test"], extractions["test-shuffled"], trained)
-        self._timed("extraction, changed event models", lambda: self._fill(more.values()))
-        judged = self._timed("evaluation", lambda: self._evaluate(extractions, more, trained))
+        spawned = multiprocessing.get_context("spawn")  # a forked torch may hang
+        # the same for all stages: a worker's start takes seconds
+        with ProcessPoolExecutor(self.processes, mp_context=spawned) as self.workers:
+            extractions = self._timed("scenes", self._scenes)
+            self._timed("extraction", lambda: self._fill(extractions.values()))
+            trained = self._timed("training", lambda: self._train(extractions))
+            more = self._changed(extractions["test"], extractions["test-shuffled"], trained)
+            self._timed("extraction, changed event models", lambda: self._fill(more.values()))
+            judged = self._timed("evaluation", lambda: self._evaluate(extractions, more, trained))
         body, profile = self._timed("live check", lambda: self._live(extractions, more, trained, judged))
         self._timed("verdicts", lambda: self._verdicts(judged, profile))
         summary: dict[str, Any] = {
@@ -115,12 +119,9 @@ class Study:
         self.note(f"{stage}: {self.stages[stage]:.0f} s")
         return made
 
-    def _pool(self, work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Results in the order of the tasks. Spawned: a forked torch may hang."""
-        listed = list(tasks)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.processes, len(listed)), mp_context=context) as pool:
-            return [future.result() for future in [pool.submit(work, *task) for task in listed]]
+    def _shared_out(self, work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Results in the order of the tasks."""
+        return [future.result() for future in [self.workers.submit(work, *task) for task in tasks]]
 
     # -- data ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +170,7 @@ class Study:
         for needs_answers in (False, True):
             some = [e for e in extractions if (e.answers is not None) == needs_answers]
             if some:
-                self._pool(fill_store, [(e, w, self.processes) for e in some for w in range(self.processes)])
+                self._shared_out(fill_store, [(e, w, self.processes) for e in some for w in range(self.processes)])
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Study:
                 what=what, store=extractions[mode].root, epochs=epochs, data=source.data, per_clip=source.per_clip,
                 out=str(self.out / "training" / mode / what), seed=size.seed,
             )  # fmt: skip
-        self._pool(train, [(task,) for task in tasks.values()])
+        self._shared_out(train, [(task,) for task in tasks.values()])
         return {name: task.out for name, task in tasks.items()}
 
     # -- evaluation ------------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class Study:
                 adapter=str(Path(trained["l6"]) / ADAPTER),
             )
         )  # fmt: skip
-        judged = [row for rows in self._pool(judge_one, [(task,) for task in tasks]) for row in rows]
+        judged = [row for rows in self._shared_out(judge_one, [(task,) for task in tasks]) for row in rows]
         body = record_of(
             [row for _, row, _ in judged], Store.open(right), read_models(TARGET, None).tokenizer,
             has_shuffled=True, learn_from=Store.open(extractions["teacher-forced"].root),
