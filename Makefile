@@ -48,6 +48,7 @@ study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about
 HEADS := runs/heads/smollm$(if $(filter cuda,$(DEVICE)),-cuda)
 heads: smollm  ## answers of both targets and every drafting head, into runs/heads (2.5 hours on 2 cores; DEVICE=cuda: SmolLM2's on a GPU)
 	sh scripts/heads.sh nano runs/heads/nano & \
-	nice sh scripts/heads.sh answers $(HEADS) "$$($(BIN)/python scripts/smollm.py)" $(DEVICE); \
+	target="$$($(BIN)/python scripts/smollm.py)"; \
+	nice sh scripts/heads.sh answers $(HEADS) "$$target" $(DEVICE) && \
+	sh scripts/heads.sh smollm $(HEADS) "$$target" $(DEVICE); \
 	other=$$?; wait $$! && exit $$other
-	sh scripts/heads.sh smollm $(HEADS) "$$($(BIN)/python scripts/smollm.py)" $(DEVICE)

@@ -47,12 +47,12 @@ class Oracle:
         state.text = state.text + self._tokens(embeds)
         return self._guess(state.text)
 
-    def step(self, state: Any, guesses: Tensor, embeds: Tensor, used: int, paths: Tensor) -> Tensor:
-        self.levels.append(len(guesses))
-        above = [self.texts[int(row)] for row in guesses[:, 0]]
-        assert all(len(text) == len(state.text) + paths.shape[1] - 1 for text in above)
-        assert paths[:, -1].tolist() == [*range(used, used + len(guesses))]
-        return torch.cat([self._guess([*t, n]) for t, n in zip(above, self._tokens(embeds), strict=True)])
+    def step(self, state: Any, guesses: Tensor, above: Tensor, embeds: Tensor, used: int, paths: Tensor) -> Tensor:
+        self.levels.append(len(embeds))
+        texts = [self.texts[int(row)] for row in guesses[above, 0]]
+        assert all(len(text) == len(state.text) + paths.shape[1] - 1 for text in texts)
+        assert paths[:, -1].tolist() == [*range(used, used + len(embeds))]
+        return torch.cat([self._guess([*t, n]) for t, n in zip(texts, self._tokens(embeds), strict=True)])
 
     def logits(self, out: Tensor) -> Tensor:
         return torch.stack([self.opinion(self.texts[int(row)]) for row in out[:, 0]]).float()

@@ -59,9 +59,9 @@ def test_nothing_is_expanded_whose_children_cannot_be_kept(
     rows: list[int] = []
     step = HeadRunner.step
 
-    def counted(self: Any, state: Any, guesses: Any, *rest: Any) -> Any:
-        rows.append(len(guesses))
-        return step(self, state, guesses, *rest)
+    def counted(self: Any, state: Any, guesses: Any, above: Any, *rest: Any) -> Any:
+        rows.append(len(above))
+        return step(self, state, guesses, above, *rest)
 
     monkeypatch.setattr(HeadRunner, "step", counted)
     spent = []

@@ -54,8 +54,8 @@ def test_the_picture_colours_every_guess(watched: Any, prompt: Prompt, begin: An
         session.propose(1)
         session._state.context = session._state.context + shift
         drafts.append(session._dynamic(runner.step(
-            session._state, torch.ones(1, 16, dtype=torch.float64), torch.ones(1, 16, dtype=torch.float64), 0,
-            torch.zeros(1, 1, dtype=torch.int32),
+            session._state, torch.ones(1, 16, dtype=torch.float64), torch.tensor([0]),
+            torch.ones(1, 16, dtype=torch.float64), 0, torch.zeros(1, 1, dtype=torch.int32),
         ), 3))  # fmt: skip
     assert drafts[0].tokens.tolist() != drafts[1].tokens.tolist()
 

@@ -1,49 +1,135 @@
-"""A level of a tree is the same by the library and by our own kernels."""
+"""A tree that grows is the same by the library and by our own kernels, and holds the best of all children."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from crossdraft.heads.growth import grow
+from crossdraft.heads.growth import Growth
 from crossdraft.nn import kernels
 
 
-@settings(max_examples=40, deadline=None)
-@given(rows=st.integers(1, 6), k=st.integers(1, 8), seed=st.integers(0, 99))
-def test_it_is_the_best_of_all_children(rows: int, k: int, seed: int) -> None:
-    """Against every child sorted: the k best of each row, and of these the k best with their paths."""
-    draw = torch.Generator().manual_seed(seed)
-    scores = torch.randn(rows, 20, generator=draw)
-    worth = torch.randn(rows, generator=draw).numpy()
-    paths = torch.arange(2 * rows, dtype=torch.int32).view(rows, 2).numpy()
-    level = grow(scores, k, worth, paths, 40)
-    chances = scores.double().log_softmax(-1).numpy() + worth[:, None].astype(np.float64)
-    every = sorted((-chances[r, w], r, w) for r in range(rows) for w in range(20))
-    best = [(r, w) for _, r, w in every][:k]
-    assert list(zip(level.rows.tolist(), level.word.tolist(), strict=True)) == best
-    assert level.worth == pytest.approx([chances[r, w] for r, w in best], abs=1e-5)
-    assert level.paths.tolist() == [[2 * r, 2 * r + 1, 40 + i] for i, (r, _) in enumerate(best)]
-    assert level.words[level.order].tolist() == level.word.tolist()
-    for row in range(rows):
-        mine = np.argsort(-chances[row])[:k]
-        assert level.words.reshape(rows, k)[row].tolist() == mine.tolist()
-        assert level.values.reshape(rows, k)[row] == pytest.approx(chances[row, mine], abs=1e-5)
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
 
 
-def test_our_own_kernels_give_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+def grown(tree: Growth, levels: list[Tensor]) -> list[tuple[list[Any], ...]]:
+    """The levels one by one, below as many of the last one's best as have scores; what was expanded each time."""
+    tree.begin()
+    fronts = []
+    for level, scores in enumerate(levels):
+        if level:
+            front = tree.front(len(scores))
+            assert front.paths.dtype == torch.int32 and front.words.dtype == front.rows.dtype == torch.int64
+            fronts.append((*(part.tolist() for part in front), tree.worth[: len(scores)]))
+        tree.grow(scores)
+    return fronts
+
+
+@st.composite
+def drafts(draw: st.DrawFn) -> tuple[int, int, list[int], int]:
+    """Words, children of a row, rows of each level, a seed."""
+    width = draw(st.integers(1, 40))
+    k = draw(st.integers(1, min(8, width)))
+    return width, k, [1, *draw(st.lists(st.integers(1, k), max_size=4))], draw(st.integers(0, 99))
+
+
+@settings(max_examples=60, deadline=None)
+@given(draft=drafts())
+def test_it_is_the_best_of_all_children(draft: tuple[int, int, list[int], int]) -> None:
+    """Against every child of every row, sorted; twice, since a second draft begins anew."""
+    width, k, counts, seed = draft
+    draw, ids = torch.Generator().manual_seed(seed), np.arange(width) * 3 + 1
+    tree = Growth(ids, k, depth=6)
+    for _ in range(2):
+        levels = [torch.randn(count, width, generator=draw) for count in counts]
+        fronts = grown(tree, levels)
+        # (chance, row, word, place among all nodes, path of expanded nodes) of what may be expanded next
+        rows: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        words, values, parents, expanded = [], [], [], []
+        for level, scores in enumerate(levels):
+            logs = scores.double().log_softmax(-1).numpy()
+            if level:
+                chosen = best[: len(scores)]
+                told = [ids[w] for _, _, w, _ in chosen], [r for _, r, _, _ in chosen]
+                number = len(expanded)
+                paths = [[*rows[r][1], number + i] for i, (_, r, _, _) in enumerate(chosen)]
+                assert fronts[level - 1][:3] == (*told, paths)
+                assert fronts[level - 1][3] == pytest.approx([-value for value, *_ in chosen], abs=1e-4)
+                expanded += [place for *_, place in chosen]
+                rows = [(-value, tuple(path)) for (value, *_), path in zip(chosen, paths, strict=True)]
+            best = []
+            for row, (worth, _) in enumerate(rows):
+                for word in np.argsort(-logs[row])[:k].tolist():
+                    best.append((-(logs[row, word] + worth), row, word, len(words)))
+                    words.append(ids[word])
+                    values.append(logs[row, word] + worth)
+                    parents.append(expanded[len(expanded) - len(rows) + row] if level else -1)
+            best.sort()
+        assert tree.words.tolist() == words and tree.values == pytest.approx(values, abs=1e-4)
+        assert tree.parents.tolist() == parents and tree.expanded.tolist() == expanded
+        assert tree.sizes == [count * k for count in counts] and tree.used == len(expanded)
+
+
+@settings(max_examples=80, deadline=None)
+@given(draft=drafts(), spread=st.sampled_from([0.0, 1.0, 8.0]), spoilt=st.booleans())
+def test_our_own_kernels_sort_as_numpy_does(
+    library: Any, draft: tuple[int, int, list[int], int], spread: float, spoilt: bool
 ) -> None:
-    library = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
-    # no two alike: of equal ones the library may take another
-    scores = torch.randperm(200, generator=torch.Generator().manual_seed(0)).view(4, 50).bfloat16() / 16
-    worth, paths = np.linspace(0, -2, 4, dtype=np.float32), np.arange(4, dtype=np.int32)[:, None]
-    found = []
+    """Children many of which are equal, and some that are no numbers; each row's own are as if it were alone."""
+    width, k, counts, seed = draft
+    draw, ids = torch.Generator().manual_seed(seed), np.random.default_rng(seed).permutation(9 * width)[:width]
+    levels = [(torch.randn(count, width, generator=draw) * spread).round().bfloat16() for count in counts]
+    if spoilt:
+        levels[-1][seed % counts[-1], 0] = float("nan")
+    known = kernels.status
+    try:
+        kernels.status = lambda: kernels.Status(library)
+        tree, alone = Growth(ids, k, depth=6), Growth(ids, k, depth=1)
+        fronts, made, paths = grown(tree, levels), 0, np.zeros((1, 0), np.int32)
+        worth = np.zeros(1, np.float32)
+        for level, scores in enumerate(levels):
+            words, logs = [], []
+            for row in scores:
+                alone.begin()
+                alone.grow(row[None])
+                words.append(alone.words.copy())
+                logs.append(alone.values.copy())
+            values = (np.stack(logs) + worth[:, None]).ravel()
+            here = slice(made, made + len(values))
+            assert np.array_equal(tree.words[here], np.concatenate(words))
+            assert np.array_equal(tree.values[here], values, equal_nan=True)
+            order, made = np.argsort(-values, kind="stable")[:k], made + len(values)
+            if level + 1 < len(levels):
+                count = counts[level + 1]
+                best = order[:count]
+                word, rows, told, chances = fronts[level]
+                assert word == np.concatenate(words)[best].tolist() and rows == (best // k).tolist()
+                used = sum(counts[1 : level + 1])
+                paths = np.column_stack([paths[best // k], np.arange(used, used + count)])
+                assert told == paths.tolist() and chances == values[best].tolist()
+                assert tree.expanded[used : used + count].tolist() == (here.start + best).tolist()
+                worth = values[best]
+    finally:
+        kernels.status = known
+
+
+def test_our_own_kernels_give_the_same(monkeypatch: pytest.MonkeyPatch, library: Any) -> None:
+    """As the library's operators, where no two are alike (of equal ones these may take another)."""
+    draw = torch.Generator().manual_seed(0)
+    levels = [torch.randperm(50 * rows, generator=draw).view(rows, 50).bfloat16() / 16 for rows in (1, 4, 3)]
+    trees = []
     for status in (kernels.Status(library), kernels.Status(None, "none here")):
         monkeypatch.setattr(kernels, "status", lambda status=status: status)
-        found.append(grow(scores, 6, worth, paths, 4))
-    for name in ("words", "order", "rows", "word", "paths"):
-        assert np.array_equal(*(getattr(level, name) for level in found))
-    for name in ("values", "worth"):
-        assert np.allclose(*(getattr(level, name) for level in found), atol=1e-5)
+        trees.append(Growth(np.arange(50)[::-1], 6, depth=3))
+        trees[-1].fronts = grown(trees[-1], levels)
+    for name in ("words", "parents", "expanded"):
+        assert np.array_equal(*(getattr(tree, name) for tree in trees))
+    assert np.allclose(*(tree.values for tree in trees), atol=1e-5)
+    for mine, theirs in zip(*(tree.fronts for tree in trees), strict=True):
+        assert mine[:3] == theirs[:3] and np.allclose(mine[3], theirs[3], atol=1e-5)

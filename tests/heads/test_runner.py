@@ -82,9 +82,13 @@ def test_verified_tokens_and_chains_are_those_of_training(drafting: FeatureHead,
         assert state.length + state.shift == at + 1
         out = guess
         for depth in range(1, min(4, T - 1 - at)):
-            out = runner.step(state, out, text.embeds[at + depth + 1][None], depth - 1, below(depth))
+            out = runner.step(state, out, ALONE, text.embeds[at + depth + 1][None], depth - 1, below(depth))
             close(out[0], want[depth][at + depth])
         assert state.length + state.shift == at + 1, "a draft commits nothing"
+
+
+ALONE = torch.zeros(1, dtype=torch.long)
+"""A node under the one guess that there is."""
 
 
 def below(depth: int) -> Tensor:
@@ -106,11 +110,11 @@ def test_a_node_is_the_end_of_its_own_path(drafting: FeatureHead, said: Any, row
         above = torch.stack([root[0] if parents[n] < 0 else outs[parents[n]] for n in nodes])
         used = nodes[0]
         paths = torch.tensor([path_to(parents, n) for n in nodes], dtype=torch.int32)
-        outs += runner.step(state, above, table[nodes], used, paths)
+        outs += runner.step(state, above, torch.arange(len(nodes)), table[nodes], used, paths)
     for node in range(len(parents)):
         out = root
         for depth, n in enumerate(path_to(parents, node), 1):
-            out = runner.step(state, out, table[n][None], depth - 1, below(depth))
+            out = runner.step(state, out, ALONE, table[n][None], depth - 1, below(depth))
         close(outs[node], out[0])
 
 
@@ -120,7 +124,7 @@ def test_nothing_of_a_guess_stays(drafting: FeatureHead, said: Any, rows: Tensor
     text, runner = said(T), HeadRunner(drafting, rows, torch.float64)
     (guessing, out), (quiet, _) = begun(runner, text), begun(runner, text)
     for depth in range(1, 5):
-        out = runner.step(guessing, out, torch.ones(1, 16, dtype=torch.float64), depth - 1, below(depth))
+        out = runner.step(guessing, out, ALONE, torch.ones(1, 16, dtype=torch.float64), depth - 1, below(depth))
     after, alone = (digest(runner, state, text, P, 3) for state in (guessing, quiet))
     assert torch.equal(after, alone) and guessing.length == quiet.length
     for a, b in ((guessing.cache.keys, quiet.cache.keys), (guessing.cache.values, quiet.cache.values)):
@@ -169,7 +173,7 @@ def test_bfloat16_is_near(name: str, head: Any, said: Any, rows: Tensor) -> None
         runner = HeadRunner(head(name), rows, dtype)
         state, _ = begun(runner, text)
         root = digest(runner, state, text, P, 3)
-        guesses.append(runner.step(state, root, text.embeds[P + 4][None], 0, below(1)))
+        guesses.append(runner.step(state, root, ALONE, text.embeds[P + 4][None], 0, below(1)))
     assert guesses[1].dtype == torch.bfloat16
     near = torch.nn.functional.cosine_similarity(guesses[0], guesses[1].double())
     assert near > 0.99
@@ -179,7 +183,7 @@ def test_an_idle_state_has_room_for_a_level(head: Any, rows: Tensor) -> None:
     runner = HeadRunner(head("eagle"), rows, torch.float64)
     state = runner.idle_state(64)
     assert state.length == state.room == 32
-    out = runner.step(state, rows[:4], rows[:4], 0, torch.arange(4, dtype=torch.int32)[:, None])
+    out = runner.step(state, rows[:4], torch.arange(4), rows[:4], 0, torch.arange(4, dtype=torch.int32)[:, None])
     assert torch.isfinite(out).all()
 
 

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossdraft.core.provenance import has_fma, slow_bf16
-from crossdraft.core.tree import extend_paths
 from crossdraft.nn import kernels
 from crossdraft.nn.linear import PackedLinear
 
@@ -308,7 +307,6 @@ def test_layers_in_one_call_are_the_layers_one_by_one(libraries: list[Any], data
     walk = kernels.Walk(start) if chain else kernels.Walk(start, first, walks.contiguous(), lengths.contiguous())
     few = data.draw(st.none() | st.integers(0, count))
     capture = data.draw(st.sets(st.integers(-1, count - 1)))
-    normed, wide = data.draw(st.sampled_from([(True, 1), (False, 1), (False, 2)]))
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     x = torch.randn(rows, size, generator=draw).bfloat16()
     angles = torch.rand(rows, 1, 16, generator=draw) * 7
@@ -319,19 +317,17 @@ def test_layers_in_one_call_are_the_layers_one_by_one(libraries: list[Any], data
         torch.set_num_threads(threads)
         for library in libraries:
             kernels.status = lambda library=library: kernels.Status(library)
-            layers = _random_layers(library, count, size, draw, normed, wide)
-            reads = torch.randn(rows, wide * size, generator=draw).bfloat16() if wide > 1 else None
+            layers = _random_layers(library, count, size, draw)
             keys, values = (torch.randn(shape, generator=draw) for _ in range(2))
             mine, said = keys.clone(), values.clone()
             wanted, behind = x, []
             for layer, *cached in zip(layers[:few], keys, values, strict=False):
-                given_here = reads if layer is layers[0] and reads is not None else wanted
-                mixed = kernels.attend(*layer.project(given_here, turns, normed=layer.has_norm), *cached, walk)
+                mixed = kernels.attend(*layer.project(wanted, turns, normed=True), *cached, walk)
                 wanted = layer.join(mixed, wanted)
                 layer.feed(wanted)
                 behind.append(wanted)
             taps: dict[int, Tensor] = {}
-            got = kernels.Stack(library, layers)(x, turns, mine, said, walk, taps, capture, few, reads)
+            got = kernels.Stack(library, layers)(x, turns, mine, said, walk, taps, capture, few)
             assert torch.equal(got, wanted) and got is not x
             assert torch.equal(mine, keys) and torch.equal(said, values) and torch.equal(x, given)
             assert set(taps) == {layer for layer in capture if 0 <= layer < len(behind)}
@@ -347,8 +343,67 @@ def test_what_does_not_fit_together_is_no_stack(libraries: list[Any]) -> None:
     with pytest.raises(ValueError, match="one shape"):
         kernels.Stack(libraries[0], [one, other])
     (lacking,) = _random_layers(libraries[0], 1, 32, draw, normed=False)
-    with pytest.raises(ValueError, match="norm of their own"):
+    with pytest.raises(ValueError, match="norm of its own"):
         kernels.Stack(libraries[0], [one, lacking])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_head_in_two_calls_is_its_parts_one_by_one(libraries: list[Any], data: st.DataObject) -> None:
+    """EAGLE's kind, with an input norm or without, and EAGLE-3's, whose residual row may be the normalised one."""
+    rows, start, first = (data.draw(st.integers(*bounds)) for bounds in ((1, 20), (0, 40), (0, 2)))
+    size, words = 32 * data.draw(st.integers(1, 2)), 32 * data.draw(st.integers(1, 3))
+    is_fused, flag, has_last = (data.draw(st.booleans()) for _ in range(3))
+    parents = [-1, *(data.draw(st.integers(0, row - 1)) for row in range(1, first + rows))]
+    walks, lengths = (part[first:] for part in _paths(parents))
+    walk = kernels.Walk(start, first, walks.contiguous(), lengths.contiguous())
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    feats, embeds = (torch.randn(rows, size, generator=draw).bfloat16() for _ in range(2))
+    above = data.draw(st.none() | st.lists(st.integers(0, rows - 1), min_size=rows, max_size=rows))
+    angles = torch.rand(data.draw(st.sampled_from([1, rows])), 1, 16, generator=draw) * 7
+    turns, given = torch.polar(torch.ones_like(angles), angles), feats.clone()
+    before, known, threads = torch.get_num_threads(), kernels.status, data.draw(st.integers(1, 2))
+    try:
+        torch.set_num_threads(threads)
+        for library in libraries:
+            kernels.status = lambda library=library: kernels.Status(library)
+            pack = data.draw(st.sampled_from([kernels.pack, kernels.pack_bytes]))
+            if is_fused:
+                (layer,) = _random_layers(library, 1, size, draw, normed=flag)
+            else:
+                (layer,) = _random_layers(library, 1, size, draw, normed=False, wide=2)
+            bias = torch.randn(size, generator=draw)
+            fuse = pack(library, (torch.randn(size, 2 * size, generator=draw) * 0.2).bfloat16(), bias)
+            said = pack(library, (torch.randn(words, size, generator=draw) * 0.2).bfloat16())
+            norms = [torch.rand(size, generator=draw) + 0.5 for _ in range(3)]
+            some = (None, None) if is_fused else (norms[0], norms[1])
+            head = kernels.Head(
+                library, layer, fuse if is_fused else None, (*some, norms[2] if has_last else None), said,
+                is_normed=flag,
+            )  # fmt: skip
+            keys, values = (torch.randn(1, 2, start + first + rows + 3, 32, generator=draw) for _ in range(2))
+            mine, own = keys.clone(), values.clone()
+            taken = feats if above is None else feats[above]
+            if is_fused:
+                x = kernels.product(library, torch.cat((embeds, taken), 1), fuse)
+                projected = layer.project(x, turns, normed=flag)
+            else:
+                embed, feature = (
+                    kernels.norm(library, part, norm, 0.01)
+                    for part, norm in zip((embeds, taken), norms, strict=False)
+                )
+                x = feature if flag else taken
+                projected = layer.project(torch.cat((embed, feature), 1), turns, normed=False)
+            wanted = layer.join(kernels.attend(*projected, keys[0], values[0], walk), x)
+            layer.feed(wanted)
+            got = head(feats, None if above is None else torch.tensor(above), embeds, turns, mine, own, walk)
+            assert torch.equal(got, wanted) and torch.equal(feats, given)
+            assert torch.equal(mine, keys) and torch.equal(own, values)
+            last = kernels.norm(library, wanted, norms[2], 0.01) if has_last else wanted
+            assert torch.equal(head.words(got), kernels.product(library, last, said))
+    finally:
+        kernels.status = known
+        torch.set_num_threads(before)
 
 
 def _as_bytes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -431,12 +486,14 @@ def test_bytes_are_for_what_need_not_be_exact(libraries: list[Any], monkeypatch:
 
 
 def best(library: Any, logits: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the places of its k best, and their log-probabilities: a level below roots."""
-    rows = len(logits)
-    words, values, *_ = kernels.grow(
-        library, logits, k, np.zeros(rows, np.float32), np.zeros((rows, 0), np.int32), 0
-    )
-    return words.reshape(rows, k), values.reshape(rows, k)
+    """Of each row the places of its k best, and their log-probabilities: a level below rows that are sure."""
+    (rows, width), size = logits.shape, max(len(logits), k)
+    places, values = np.zeros((rows, k), np.int64), np.zeros((rows, k), np.float32)
+    ids, numbers, worth = np.arange(width), np.zeros((4, size), np.int64), np.zeros(size, np.float32)
+    arrays = ids, places, *numbers, values, worth, *np.zeros((2, 2 * size), np.int32)
+    tree = kernels.Tree(*(array.ctypes.data for array in arrays), width, k)
+    kernels.grow(library, tree, logits, 0, rows, 1)
+    return places, values
 
 
 @settings(max_examples=40, deadline=None)
@@ -480,34 +537,6 @@ def test_a_number_that_is_none_spoils_its_row_alone(libraries: list[Any], place:
         places, found = best(library, logits, 5)
         assert np.isnan(found[0]).all() and ((places >= 0) & (places < 200)).all()
         assert np.allclose(found[1], logits[1].float().log_softmax(0).topk(5).values, atol=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    rows=st.integers(1, 9), width=st.integers(1, 100), most=st.integers(1, 12), depth=st.integers(0, 4),
-    seed=st.integers(0, 99), spread=st.sampled_from([0.0, 1.0, 8.0]), spoilt=st.booleans(),
-    first=st.integers(0, 50),
-)  # fmt: skip
-def test_a_level_of_a_tree(
-    libraries: list[Any], rows: int, width: int, most: int, depth: int, seed: int, spread: float, spoilt: bool,
-    first: int,
-) -> None:  # fmt: skip
-    """As numpy sorts the children, many of them equal, and some that are no numbers."""
-    draw, k = torch.Generator().manual_seed(seed), min(most, width)
-    logits = (torch.randn(rows, width, generator=draw) * spread).bfloat16()
-    worth = (torch.randn(rows, generator=draw) * 3 * spread).round().numpy()
-    paths = torch.randint(90, (rows, depth), generator=draw, dtype=torch.int32).numpy()
-    if spoilt:
-        logits[seed % rows, 0] = float("nan")
-    for library in libraries:
-        place, log = best(library, logits, k)
-        values = (log + worth[:, None]).ravel()
-        order = np.argsort(-values, kind="stable")[:k]
-        got = kernels.grow(library, logits, k, worth, paths, first)
-        longer = extend_paths(paths, order // k, first)
-        wanted = place.ravel(), values, order, order // k, place.ravel()[order], values[order], longer
-        for one, other in zip(got, wanted, strict=True):
-            assert one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 _seeds = count(1)

@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +17,7 @@ from crossdraft.core.tree import StaticTree, static_tree
 from crossdraft.drafters import DRAFTERS
 from crossdraft.drafters.medusa import MedusaRunner, paying_tree
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, read_head_card
-from crossdraft.heads.growth import grow
+from crossdraft.heads.growth import Growth
 from crossdraft.heads.medusa import MedusaHead
 from crossdraft.heads.recipes import RECIPES
 from crossdraft.heads.runner import HeadRunner
@@ -153,21 +152,23 @@ def _medusa_tree(
 def level_costs_ms(runner: HeadRunner, rows: int) -> tuple[float, float]:
     """Milliseconds of a level of drafting that expands one node, and of each further node up to ``rows`` of them;
     medians of a few, output head included."""
-    one = _level_of(runner, 1)
-    return one, max(0.0, _level_of(runner, rows) - one) / (rows - 1) if rows > 1 else 0.0
+    most = min(rows, len(runner.words))
+    one, many = (_level_of(runner, count, most) for count in (1, most))
+    return one, max(0.0, many - one) / (most - 1) if most > 1 else 0.0
 
 
-def _level_of(runner: HeadRunner, rows: int) -> float:
-    shape = runner.config.layer
-    width = shape.hidden_size
-    state = runner.idle_state(64 + 2 * rows)
-    guesses = torch.zeros(rows, width, dtype=runner.dtype, device=runner.device)
-    paths, worth = torch.arange(rows, dtype=torch.int32)[:, None], np.zeros(rows, dtype=np.float32)
+def _level_of(runner: HeadRunner, rows: int, most: int) -> float:
+    """rows: of the level; most: children of each."""
+    state, tree = runner.idle_state(64 + 2 * rows), Growth(runner.words, most, depth=2)
+    guesses = torch.zeros(rows, runner.config.layer.hidden_size, dtype=runner.dtype, device=runner.device)
     spent = []
     with torch.inference_mode():
         for _ in range(_TIMED + 1):
+            tree.begin()
+            tree.grow(runner.scores(guesses[:1]))  # waits for the device, as below
             start = time.perf_counter()
-            out = runner.step(state, guesses, guesses, 0, paths)
-            grow(runner.scores(out), min(8, len(runner.words)), worth, paths.numpy(), rows)  # waits for the device
+            front = tree.front(rows)
+            out = runner.step(state, guesses, front.rows, guesses, 0, front.paths)
+            tree.grow(runner.scores(out))
             spent.append((time.perf_counter() - start) * 1e3)
     return sorted(spent[1:])[_TIMED // 2]

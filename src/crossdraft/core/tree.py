@@ -90,14 +90,23 @@ def select(
     values the earlier nodes are kept; where nodes come level by level, those are the shallower ones.
     Source: Li et al., "EAGLE-2", arXiv 2406.16858, section 4.2 (re-ranking).
     """
-    kept = np.sort(np.argsort(-values, kind="stable")[:count])
+    return subtree(parents, best_of(values, count))
+
+
+def best_of(values: Float[Array, "N"], count: int) -> Int[Array, "K"]:
+    """Places of the ``count`` greatest values (or all, if fewer), falling, of equal ones the earlier first."""
+    return np.argsort(-values, kind="stable")[:count]
+
+
+def subtree(parents: Int[Array, "N"], nodes: Int[Array, "K"]) -> tuple[Int[Array, "K"], Int[Array, "K"]]:
+    """Connected nodes as a tree of their own: their places, rising, and their parents in it."""
+    kept = np.sort(nodes)
     # the last entry is the root's: parent -1 indexes it
-    place = np.full(len(values) + 1, -1)
-    place[kept] = np.arange(len(kept))
-    above = parents[kept]
-    renumbered = place[above]
-    assert np.array_equal(renumbered < 0, above < 0), "a child outvalues its parent"
-    return kept, renumbered
+    place = np.full(len(parents) + 1, -2)
+    place[-1], place[kept] = -1, np.arange(len(kept))
+    above = place[parents[kept]]
+    assert above.min(initial=-1) >= -1, "not connected: a child outvalues its parent"
+    return kept, above
 
 
 def descend(tokens: Tensor | Array, parents: Tensor | Array, wanted: Callable[[int], int | None]) -> list[int]:

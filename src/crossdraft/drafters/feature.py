@@ -5,6 +5,7 @@ its guesses stays; from there it guesses on. Children are the most probable toke
 temperature, or are drawn from the head's own distribution without replacement for a rule that wants that.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,12 +18,12 @@ from torch import Tensor
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Needs, Window
-from crossdraft.core.tree import EAGLE_1, StaticTree, select, spelling
+from crossdraft.core.tree import EAGLE_1, StaticTree, best_of, select, spelling, subtree
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
 from crossdraft.drafters.shapes import Shape, chain_of, plan_of
-from crossdraft.heads.growth import grow
+from crossdraft.heads.growth import Growth
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
 
@@ -32,6 +33,7 @@ _USUAL = 16
 """Nodes over which the cost of another row of a pass is averaged."""
 MAX_NODES = 63
 """A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
+_ONE = np.ones(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,7 @@ class FeatureSession:
         self._said = 0
         self._confidence = settings.confidence.request()
         self._promise: _Promise | None = None
+        self._tree: Growth | None = None
 
     def see_prompt(self, view: PromptView) -> None:
         """Keep the prompt until the first draft is wanted."""
@@ -187,53 +190,46 @@ class FeatureSession:
         """Expand the best nodes of each level, keep the best of all. Source: arXiv 2406.16858, section 4."""
         settings, head = self._settings, self._settings.head
         assert self._state is not None
-        k = min(settings.branch, len(head.d2t))
-        found = grow(head.scores(guess), k, np.zeros(1, np.float32), np.zeros((1, 0), np.int32), 0)
-        words, values, parents = [found.words], [found.values], [np.full(k, -1)]
+        k = min(settings.branch, len(head.words))
+        if self._tree is None:
+            self._tree = Growth(head.words, k, settings.depth)
+        tree = self._tree
+        tree.begin()
+        tree.grow(head.scores(guess))
         guesses, factors = guess, settings.confidence.factors()
-        made, used = 0, 0  # nodes of the levels above, and those of them that were expanded
-        expanded, best_children = [np.zeros(0)], [np.zeros(0)]
         spent_ms = settings.level_costs_ms[0]  # digesting what was said
         for level in range(1, depth):
             if settings.nodes is None:
-                count = self._worth_expanding(found.worth, factors[level])
+                count = self._worth_expanding(tree.worth, factors[level])
             else:
-                count = _can_matter(found.worth, values, settings.nodes)
+                count = _can_matter(tree.worth, tree.values, settings.nodes)
             if not count:
                 break
             spent_ms += settings.level_costs_ms[0] + (count - 1) * settings.level_costs_ms[1]
-            paths, worth = found.paths[:count], found.worth[:count]
-            embeds = self._embed(torch.from_numpy(head.words[found.word[:count]]))
-            parent = guesses.index_select(0, torch.from_numpy(found.rows[:count]).to(guesses.device))
-            guesses = head.step(self._state, parent, embeds, used, torch.from_numpy(paths))
-            parents.append((found.order[:count] + made).repeat(k))
-            made, used = made + len(values[-1]), used + count
-            found = grow(head.scores(guesses), k, worth, paths, used)
-            words.append(found.words)
-            values.append(found.values)
-            expanded.append(worth)
-            best_children.append(found.values[::k])
-        all_values, all_parents = np.concatenate(values), np.concatenate(parents)
+            front = tree.front(count)
+            embeds = self._embed(front.words)
+            guesses = head.step(self._state, guesses, front.rows, embeds, tree.used, front.paths)
+            tree.grow(head.scores(guesses))
+        values, parents = tree.values, tree.parents
         if settings.nodes is not None:
-            kept, above = select(all_values, all_parents, settings.nodes)
-            return self._drafted(np.concatenate(words)[kept], above)
-        depths = np.arange(len(values)).repeat([len(level) for level in values])
-        chances = np.exp(all_values.astype(np.float64))
-        count, ms = self._count(all_values, chances * factors[depths], spent_ms)
-        kept, above = select(all_values, all_parents, count)
-        promised = np.bincount(depths[kept], chances[kept], len(values))
-        draft = self._drafted(np.concatenate(words)[kept], above)
-        reached, best_child = (float(np.exp(np.concatenate(some)).sum()) for some in (expanded, best_children))
-        self._promise = _Promise(draft.tokens.numpy(), above, promised.tolist(), ms, (reached, best_child))
+            kept, within = select(values, parents, settings.nodes)
+            return self._drafted(tree.words[kept], within)
+        depths = np.arange(len(tree.sizes)).repeat(tree.sizes)
+        chances = np.exp(values.astype(np.float64))
+        best = best_of(values, MAX_NODES)
+        count, ms = self._count(chances[best] * factors[depths[best]], spent_ms)
+        kept, within = subtree(parents, best[:count])
+        draft = self._drafted(tree.words[kept], within)
+        promised = np.bincount(depths[kept], chances[kept], len(tree.sizes)).tolist()
+        # the children of what was expanded stand behind the root's, the best of each k first
+        reached, best_child = float(chances[tree.expanded].sum()), float(chances[k::k].sum())
+        self._promise = _Promise(draft.tokens.numpy(), within, promised, ms, (reached, best_child))
         return draft
 
     def _drafted(self, words: Int[Array, "N"], parents: Int[Array, "N"]) -> Draft:
-        """A tree of indices into the draft vocabulary."""
-        settings = self._settings
-        tokens = torch.from_numpy(settings.head.words[words])
-        return Draft(tokens, torch.from_numpy(parents), source=settings.name)
+        return Draft(torch.from_numpy(words), torch.from_numpy(parents), source=self._settings.name)
 
-    def _worth_expanding(self, worth: Float[Array, "k"], factor: float) -> int:
+    def _worth_expanding(self, worth: Sequence[float], factor: float) -> int:
         """How many of the frontier's best nodes to expand; 0: another level costs more than it can bring.
 
         A node brings what its best child can be expected to be right, less what the child's row costs a pass and
@@ -247,19 +243,19 @@ class FeatureSession:
         plain_ms, (level_ms, further_ms) = settings.pass_ms[0], settings.level_costs_ms
         brings, takes = factor * settings.confidence.best_child, (settings.row_ms + further_ms) / plain_ms
         count, total = 0, 0.0
-        for chance in np.exp(worth).tolist():  # by falling worth
+        for value in worth:  # falling
+            chance = math.exp(value)
             gain = chance * brings - takes
             if gain <= 0:
                 break
             count, total = count + 1, total + gain
         return count if total > (level_ms - further_ms) / plain_ms else 0
 
-    def _count(self, values: Float[Array, "M"], chances: Float[Array, "M"], spent_ms: float) -> tuple[int, float]:
-        """How many nodes give the most expected tokens per millisecond, what drafting and digesting have taken
-        included, and how long such a round takes. chances: of being accepted."""
-        first = np.argsort(-values, kind="stable")[:MAX_NODES]
-        emitted = np.concatenate(([1.0], 1.0 + chances[first].cumsum()))
-        costs = self._settings.pass_ms[: len(first) + 1] + spent_ms
+    def _count(self, chances: Float[Array, "M"], spent_ms: float) -> tuple[int, float]:
+        """How many of the best nodes give the most expected tokens per millisecond, what drafting and digesting
+        took included, and how long such a round takes. chances: of being accepted, the best node's first."""
+        emitted = np.concatenate((_ONE, chances)).cumsum()
+        costs = self._settings.pass_ms[: len(emitted)] + spent_ms
         count = int((emitted / costs).argmax())
         return count, float(costs[count])
 
@@ -286,7 +282,7 @@ class FeatureSession:
                 break
             below = level.inner
             embeds = self._embed(tokens[level.nodes[below]])
-            guesses = head.step(self._state, guesses[level.rows[below]], embeds, used, level.paths)
+            guesses = head.step(self._state, guesses, level.rows[below], embeds, used, level.paths)
             used += len(below)
         return Draft(tokens.cpu(), plan.parents, None if probs is None else probs.cpu(), settings.name)
 
@@ -316,10 +312,10 @@ class FeatureSession:
         return word
 
 
-def _can_matter(worth: Float[Array, "k"], values: Sequence[Float[Array, "n"]], nodes: int) -> int:
+def _can_matter(worth: Sequence[float], known: Float[Array, "N"], nodes: int) -> int:
     """How many of the frontier's best nodes may have children among the ``nodes`` best of all: no child is worth
     more than its parent, and of equal ones the earlier is kept. The tree is the same as if all were expanded."""
-    known = np.concatenate(values)
     if len(known) < nodes:
         return len(worth)
-    return int((worth > np.partition(known, -nodes)[-nodes]).sum())
+    least = float(np.partition(known, -nodes)[-nodes])
+    return sum(value > least for value in worth)

@@ -46,7 +46,6 @@ class HeadRunner:
         with torch.no_grad():
             self._module = _copy(head, dtype, self.device)
             self._layer = PackedLayer(head.layer, dtype, self.device, prepack, rough=True)
-            self._alone = self._layer.alone()
             self._fc = PackedLinear(
                 head.fc.weight.detach().to(self.device, dtype, copy=True),
                 None if head.fc.bias is None else head.fc.bias.detach().to(self.device, dtype),
@@ -61,9 +60,25 @@ class HeadRunner:
                 None if n is None else RowNorm(n.weight, shape.rms_norm_eps, dtype, self.device) for n in norms
             )
             self._turns = rotations(shape, shape.max_positions + _BEYOND, dtype, self.device)
+            self._own = self._in_kernels()
         self.d2t = head.d2t.to(self.device)
         self.words = head.d2t.numpy(force=True)
         self._is_whole = len(head.d2t) == shape.vocab_size
+
+    def _in_kernels(self) -> kernels.Head | None:
+        """All but the prompt by our own kernels, where they have its shapes."""
+        library, words = kernels.status().library, self._head.padded
+        is_fused = self.config.fuse == "concat"
+        fuse = self._fc.own if is_fused else None
+        norms = (self._embed_norm, self._hidden_norm, self._norm)
+        if library is None or self._layer.own is None or words is None or (is_fused and fuse is None):
+            return None
+        if not all(norm is None or norm.is_own for norm in norms):
+            return None
+        before, feature, behind = (None if norm is None else norm.weight for norm in norms)
+        return kernels.Head(
+            library, self._layer.own, fuse, (before, feature, behind), words, is_normed=self.config.norm_residual
+        )
 
     @property
     def weight_bytes(self) -> int:
@@ -76,6 +91,8 @@ class HeadRunner:
 
     def scores(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
         """Logits over the draft vocabulary, of the head's dtype."""
+        if self._own is not None:
+            return self._own.words(out)[:, : len(self.words)]
         return self._head(out if self._norm is None else self._norm(out))
 
     def logits(self, out: Float[Tensor, "S D"]) -> Float[Tensor, "S draft"]:
@@ -134,39 +151,44 @@ class HeadRunner:
         """
         states = states.to(self.device, self.dtype)
         feats = self._fc(states) if self.config.fuse == "attention" else states
-        feats = self._blend(state, feats)
+        feats, embeds = self._blend(state, feats), embeds.to(self.dtype)
         cache, start = state.cache, state.cache.length
-        x, reads = self._inputs(embeds.to(self.dtype), feats)
-        turns = self._turns[start + state.shift : start + state.shift + len(x)]
-        if self._alone is not None and self._alone.takes(len(x), cache.keys):
-            out = self._alone(x, turns, cache.keys, cache.values, kernels.Walk(start), {}, reads=reads)
+        count = feats.shape[0]
+        turns = self._turns[start + state.shift : start + state.shift + count]
+        if self._own is not None and self._own.takes(count, cache.keys):
+            out = self._own(feats, None, embeds, turns, cache.keys, cache.values, kernels.Walk(start))
         else:
+            x, reads = self._inputs(embeds, feats)
             out = self._layer(
                 x, turns, lambda q, k, v, i: attend_chain(q, k, v, cache, i, start, _PINS, fresh=False), 0, reads
             )
-        cache.length = start + len(x)
+        cache.length = start + count
         return out[-1:]
 
     def step(
         self,
         state: "HeadState",
-        guesses: Float[Tensor, "S D"],
+        guesses: Float[Tensor, "R D"],
+        above: Int[Tensor, "S"],
         embeds: Float[Tensor, "S D"],
         used: int,
         paths: Int[Tensor, "S depth"],
     ) -> Float[Tensor, "S D"]:
-        """One level of a draft: nodes at one depth (1 under the root), whose parents gave ``guesses``.
+        """One level of a draft: nodes at one depth (1 under the root).
 
-        used: nodes of this draft that passes have seen before; paths: int32, numbers of the nodes from the root's
-        child down to each row, which is number used, used + 1, ... itself. Nothing is committed.
+        above: int64, on the CPU, which of ``guesses`` each node's parent gave. used: nodes of this draft that passes
+        have seen before; paths: int32, numbers of the nodes from the root's child down to each row, which is number
+        used, used + 1, ... itself. Nothing is committed.
         """
         cache, start = state.cache, state.cache.length
-        x, reads = self._inputs(embeds.to(self.dtype), self._blend(state, guesses))
+        embeds = embeds.to(self.dtype)
         at = start + state.shift + paths.shape[1] - 1
         turns = self._turns[at : at + 1]
-        if self._alone is not None and self._alone.takes(len(x), cache.keys):
+        if self._own is not None and self._own.takes(embeds.shape[0], cache.keys):
             walk = kernels.Walk(start, used, paths)
-            return self._alone(x, turns, cache.keys, cache.values, walk, {}, reads=reads)
+            return self._own(self._blend(state, guesses), above, embeds, turns, cache.keys, cache.values, walk)
+        feats = self._blend(state, guesses.index_select(0, above.to(self.device)))
+        x, reads = self._inputs(embeds, feats)
         return self._layer(x, turns, self._mixing(cache, start, used, paths.to(self.device)), 0, reads)
 
     def _mixing(self, cache: DenseCache, start: int, used: int, paths: Int[Tensor, "S depth"]) -> Attend:

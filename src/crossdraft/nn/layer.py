@@ -120,11 +120,6 @@ class PackedLayer:
         q, k, v = self.own.project(x if reads is None else reads, turns, normed)
         return self.own.join(attend(q, k, v, index), x)
 
-    def alone(self) -> kernels.Stack | None:
-        """With its attention in one call, where our own kernels have it."""
-        library = kernels.status().library
-        return None if library is None or self.own is None else kernels.Stack(library, [self.own])
-
     def read(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """What attention reads of residual rows: these behind the input norm, if there is one."""
         return x if self.norm_in is None else self.norm_in(x)

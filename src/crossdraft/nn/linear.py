@@ -94,9 +94,12 @@ class PackedLinear:
     @property
     def own(self) -> kernels.Packed | None:
         """As our own kernels read it, where no outputs are padded."""
-        if self._kernels is None or self.weight.shape[0] != self.out_features:
-            return None
-        return self._packed
+        return None if self.padded is None or self.weight.shape[0] != self.out_features else self.padded
+
+    @property
+    def padded(self) -> kernels.Packed | None:
+        """As our own kernels read it, outputs of zeros included."""
+        return None if self._kernels is None else self._packed
 
     def __call__(self, rows: Float[Tensor, "S in"]) -> Float[Tensor, "S out"]:
         """Rows through the layer."""

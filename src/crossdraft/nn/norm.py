@@ -27,6 +27,11 @@ class RowNorm:
         self.least = (size * eps) ** 0.5
         self.floor = torch.tensor(self.least, dtype=self.wide, device=device)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether our own kernels compute it."""
+        return self._kernels is not None
+
     def __call__(self, rows: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """Normalised rows, of the dtype given at the start."""
         if self.fused:

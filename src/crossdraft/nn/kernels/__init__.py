@@ -1,7 +1,8 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two, and all layers of a pass. ``best.c``: the best of
+along a path of its own. ``layer.c``: what stands between the two, all layers of a
+pass, and a drafting head. ``best.c``: the best of
 a vocabulary. ``bytes.c``: the products of drafting heads.
 
 They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
@@ -23,8 +24,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Complex, Float, Int
@@ -156,6 +157,15 @@ class _Layer(ctypes.Structure):
     ]
 
 
+class _Head(ctypes.Structure):
+    _fields_ = [
+        ("within", _Layer),
+        *((name, _Linear) for name in ("fuse", "words")),
+        *((name, ctypes.c_void_p) for name in ("norm_embed", "norm_feat", "norm_out")),
+        ("is_normed", ctypes.c_long),
+    ]
+
+
 class Layer:
     """A decoder layer but for its attention. Of rows [q | k | v], the channels that turn together lie side by side.
 
@@ -179,10 +189,7 @@ class Layer:
         self._library, self._shape = library, (kv_heads, heads // kv_heads, dim)
         self._kept = linears, norms  # what lies at the addresses below
         before, middle = norms
-        products = {
-            name: _Linear(_place(of.weight), _place(of.bias), _place(of.scales), *of.weight.shape)
-            for name, of in linears.items()
-        }
+        products = {name: _linear(of) for name, of in linears.items()}
         self._of = _Layer(
             norm_in=_place(before), norm_mid=_place(middle), heads=heads, kv_heads=kv_heads, dim=dim, floor=floor,
             scale=scale, **products,
@@ -236,13 +243,12 @@ class Layer:
 class Stack:
     """Layers of one shape, which follow one another, and the attention between their halves: a pass in one call.
 
-    The first alone may lack its input norm, and read something wider than residual rows. Each row's bits are those
-    of the layers called one by one. ValueError for layers that do not fit together.
+    Each row's bits are those of the layers called one by one. ValueError for layers that do not fit together.
     """
 
     def __init__(self, library: ctypes.CDLL, layers: Sequence[Layer]) -> None:
-        if len({layer.shape for layer in layers}) != 1 or not all(layer.has_norm for layer in layers[1:]):
-            raise ValueError("layers of one shape are needed, all but the first behind a norm of their own")
+        if len({layer.shape for layer in layers}) != 1 or not all(layer.has_norm for layer in layers):
+            raise ValueError("layers of one shape are needed, each behind a norm of its own")
         self._library, self._kept = library, tuple(layers)
         self._of = (ctypes.POINTER(_Layer) * len(layers))(*(ctypes.pointer(layer._of) for layer in layers))
 
@@ -260,22 +266,16 @@ class Stack:
         taps: dict[int, Tensor],
         capture: Collection[int] = (),
         count: int | None = None,
-        reads: BFloat16[Tensor, "S W"] | None = None,
     ) -> BFloat16[Tensor, "S D"]:
         """The rows behind the last layer, in a new tensor; behind the layers of ``capture`` they go to ``taps``.
 
         turns: complex64, of each row or of all. keys, values: of all layers, float32. count: the first so many
-        layers alone. reads: what the first layer's attention takes as its input, as given; by default the rows,
-        behind its norm if there is one. Raises MemoryError.
+        layers alone. Raises MemoryError.
         """
         count = len(self._kept) if count is None else min(count, len(self._kept))
         rows, turns = rows.contiguous(), turns.contiguous()
         if count == 0:
             return rows.clone()
-        if reads is not None:
-            reads = reads.contiguous()
-        elif not self._kept[0].has_norm:
-            reads = rows
         out = torch.empty_like(rows)
         places = (ctypes.c_void_p * count)()
         for layer in capture:
@@ -283,12 +283,81 @@ class Stack:
                 taps[layer] = torch.empty_like(rows)
                 places[layer] = taps[layer].data_ptr()
         done = self._library.crossdraft_stack(
-            self._of, count, rows.data_ptr(), _place(reads), turns.data_ptr(), _turn_step(turns, len(rows)),
+            self._of, count, rows.data_ptr(), None, turns.data_ptr(), _turn_step(turns, len(rows)),
             keys.data_ptr(), values.data_ptr(), keys.stride(0), keys.stride(1), *walk.places(len(rows)), places,
             out.data_ptr(), len(rows), torch.get_num_threads(),
         )  # fmt: skip
         _check(done)
         return out
+
+
+class Head:
+    """A drafting head around one layer: what comes before it in one call with it, and what comes behind in another.
+
+    Before it the rows' embeddings and features, side by side, go through ``fuse``, or, where that is None, each
+    through its own of the norms (embedding's, feature's); is_normed: the feature behind its norm is the residual
+    row.
+    Behind it a row goes through the third norm, if there is one, and ``words``, which may have padded outputs.
+    The bits are those of the parts called one by one. Both methods raise MemoryError.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        layer: Layer,
+        fuse: Packed | None,
+        norms: tuple[Tensor | None, Tensor | None, Tensor | None],
+        words: Packed,
+        *,
+        is_normed: bool = False,
+    ) -> None:
+        self._library, self._kept = library, (layer, fuse, norms, words)  # what lies at the addresses below
+        self._groups, self._num_words = layer.shape[2], words.weight.shape[0]
+        self._of = _Head(
+            layer._of, _Linear() if fuse is None else _linear(fuse), _linear(words), *map(_place, norms), is_normed
+        )
+        self._at = ctypes.byref(self._of)
+
+    def takes(self, rows: int, keys: Tensor) -> bool:
+        """Whether so many rows over this cache can be had."""
+        return attends(rows, self._groups, keys)
+
+    def __call__(
+        self,
+        feats: BFloat16[Tensor, "R D"],
+        above: Int[Tensor, "S"] | None,
+        embeds: BFloat16[Tensor, "S D"],
+        turns: Complex[Tensor, "S 1 half"],
+        keys: Float[Tensor, "1 H slots d"],
+        values: Float[Tensor, "1 H slots d"],
+        walk: "Walk",
+    ) -> BFloat16[Tensor, "S D"]:
+        """The rows behind the layer. above: which of the features is each row's, int64; None: row by row. turns:
+        complex64, of each row or of all."""
+        feats, embeds, turns = feats.contiguous(), embeds.contiguous(), turns.contiguous()
+        above = above if above is None else above.contiguous()
+        out, count = torch.empty_like(embeds), embeds.shape[0]
+        done = self._library.crossdraft_level(
+            self._at, feats.data_ptr(), _place(above), embeds.data_ptr(), turns.data_ptr(),
+            _turn_step(turns, count), keys.data_ptr(), values.data_ptr(), keys.stride(1), *walk.places(count),
+            out.data_ptr(), count, torch.get_num_threads(),
+        )  # fmt: skip
+        _check(done)
+        return out
+
+    def words(self, rows: BFloat16[Tensor, "S D"]) -> BFloat16[Tensor, "S padded"]:
+        """What rows behind the layer say."""
+        rows, count = rows.contiguous(), rows.shape[0]
+        scores = torch.empty(count, self._num_words, dtype=torch.bfloat16)
+        done = self._library.crossdraft_words(
+            self._at, rows.data_ptr(), scores.data_ptr(), count, torch.get_num_threads()
+        )
+        _check(done)
+        return scores
+
+
+def _linear(of: Packed) -> _Linear:
+    return _Linear(_place(of.weight), _place(of.bias), _place(of.scales), *of.weight.shape)
 
 
 def _turn_step(turns: Tensor, count: int) -> int:
@@ -305,45 +374,40 @@ def _place(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def grow(
-    library: ctypes.CDLL,
-    logits: BFloat16[Tensor, "R V"],
-    k: int,
-    worth: Float[np.ndarray, "R"],
-    paths: Int[np.ndarray, "R D"],
-    first: int,
-) -> tuple[np.ndarray, ...]:
-    """A level of a tree: words, values (R k,), order, rows, word, worth (k,), paths (k, D + 1), of ``heads.Level``.
+class Tree(ctypes.Structure):
+    """Where the arrays of a tree that grows lie (``heads.growth``); n words can be drafted, k are a row's children."""
 
-    worth is float32, paths are int32; k is at most V and ``MOST``.
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (
+            "ids", "words", "expanded", "order", "above", "word", "values", "worth", "paths", "spare",
+        )),
+        *((name, ctypes.c_long) for name in ("n", "k")),
+    ]  # fmt: skip
+
+
+def grow(
+    library: ctypes.CDLL, tree: Tree, logits: BFloat16[Tensor, "R V"], made: int, used: int, depth: int
+) -> None:
+    """The level below rows with these logits: the root, at depth 0, or so many of the last level's best.
+
+    made: nodes so far; used: those of them that became rows, these included.
     """
     rows, width = logits.shape
-    if logits.stride(1) != 1:
-        logits = logits.contiguous()
-    worths, along = torch.from_numpy(worth).contiguous(), torch.from_numpy(paths).contiguous()
-    depth, made = paths.shape[1], rows * k
-    whole, real = torch.empty(made + 3 * k, dtype=torch.int64), torch.empty(made + k, dtype=torch.float32)
-    longer = torch.empty(k, depth + 1, dtype=torch.int32)
-    at, into = whole.data_ptr(), real.data_ptr()
-    library.crossdraft_grow(
-        logits.data_ptr(), rows, logits.stride(0), width, k, worths.data_ptr(), along.data_ptr(), depth,
-        first, at, into, at + 8 * made, at + 8 * (made + k), at + 8 * (made + 2 * k), into + 4 * made,
-        longer.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    ints, floats = whole.numpy(), real.numpy()
-    order, above, word = ints[made : made + k], ints[made + k : made + 2 * k], ints[made + 2 * k :]
-    return ints[:made], floats[:made], order, above, word, floats[made:], longer.numpy()
+    step, beside = logits.stride()
+    if beside != 1:
+        logits, step = logits.contiguous(), width
+    at, threads = logits.data_ptr(), torch.get_num_threads()
+    library.crossdraft_grow(ctypes.byref(tree), at, rows, step, made, used, depth, threads)
 
 
 MOST = 64
-"""Numbers of a row that ``grow`` can be asked for."""
+"""Children of a row, and rows of a level, that ``grow`` can be asked for."""
 
 WIDEST = 128
 """Rows of a pass that attend through our own kernel, at most."""
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """Where the rows of a pass look: at slots 0 .. start - 1, and along their paths.
 
     Keys and values of the rows go into slots start + first .. ; row s looks at slots start + paths[s, :lengths[s]],
@@ -422,9 +486,7 @@ def load(path: Path) -> ctypes.CDLL:
         long,
         ctypes.c_int,
     ]
-    library.crossdraft_grow.argtypes = [
-        pointer, *[long] * 4, pointer, pointer, long, long, *[pointer] * 7, ctypes.c_int,
-    ]  # fmt: skip
+    library.crossdraft_grow.argtypes = [pointer, pointer, *[long] * 5, ctypes.c_int]
     library.crossdraft_grow.restype = None
     library.crossdraft_join.argtypes = [pointer] * 4 + [long, ctypes.c_int]
     library.crossdraft_feed.argtypes = [pointer] * 2 + [long, ctypes.c_int]
@@ -432,6 +494,10 @@ def load(path: Path) -> ctypes.CDLL:
         pointer, long, *[pointer] * 3, long, pointer, pointer, long, long, pointer, pointer, *[long] * 3, pointer,
         pointer, long, ctypes.c_int,
     ]  # fmt: skip
+    library.crossdraft_level.argtypes = [
+        *[pointer] * 5, long, pointer, pointer, long, pointer, pointer, *[long] * 3, pointer, long, ctypes.c_int,
+    ]  # fmt: skip
+    library.crossdraft_words.argtypes = [pointer] * 3 + [long, ctypes.c_int]
     return library
 
 

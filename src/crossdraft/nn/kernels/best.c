@@ -1,5 +1,6 @@
 /* The best of many logits: what a level of drafting wants to know of a vocabulary, read once from the caches. */
 #include <math.h>
+#include <string.h>
 
 #include "lanes.h"
 
@@ -83,21 +84,39 @@ void crossdraft_best(const bf16 *x, long rows, long step, long n, long k, int64_
 		best_of_row(x + r * step, n, k, places + r * k, logs + r * k);
 }
 
-/* a level of a tree: the k best of each row as above; values: their logs, each row's with its `worth` added; of all rows * k
- * values the k best by falling value, of equal ones the first, and numbers that are none last: their places (order), rows,
- * words and values (worths), and their paths: those of their rows (of `depth` numbers), each with another number behind it,
- * which count from `first` on */
-void crossdraft_grow(const bf16 *x, long rows, long step, long n, long k, const float *worth, const int32_t *paths, long depth,
-                     long first, int64_t *words, float *values, int64_t *order, int64_t *above, int64_t *word, float *worths,
-                     int32_t *longer, int threads)
+/* a tree that is grown level by level. ids: of the n words that can be drafted; k: children of a row, at most 64. words and
+ * values: of all its nodes, by their ids and the logs of the chances of the paths that end there, level by level, of each row the
+ * k best by falling value; expanded: the places among these of the nodes that became rows. The k best of the last level, by
+ * falling value, of equal ones the first, and numbers that are none last: their places (order), which row each stands under
+ * (above), and once more their ids (word) and values (worth); and their paths: down to each, by the order in which nodes are
+ * expanded. spare: as large as these */
+typedef struct {
+	const int64_t *ids;
+	int64_t *words, *expanded, *order, *above, *word;
+	float *values, *worth;
+	int32_t *paths, *spare;
+	long n, k;
+} tree;
+
+/* the level below rows with logits x: the root, where depth is 0, or so many of the last level's best. made: nodes so far; used:
+ * those that became rows, these included */
+void crossdraft_grow(const tree *of, const bf16 *x, long rows, long step, long made, long used, long depth, int threads)
 {
-	long taken[rows];
-	crossdraft_best(x, rows, step, n, k, words, values, threads);
+	long k = of->k, taken[MOST];
+	int64_t *words = of->words + made;
+	float *values = of->values + made;
+	crossdraft_best(x, rows, step, of->n, k, words, values, threads);
 	for (long r = 0; r < rows; r++) {
+		float worth = depth ? of->worth[r] : 0;
 		taken[r] = 0;
-		for (long i = 0; i < k; i++)
-			values[r * k + i] += worth[r];
+		for (long i = r * k; i < (r + 1) * k; i++) {
+			words[i] = of->ids[words[i]];
+			values[i] += worth;
+		}
 	}
+	if (depth)
+		memcpy(of->expanded + used - rows, of->order, rows * sizeof(int64_t));
+	memcpy(of->spare, of->paths, rows * depth * sizeof(int32_t));
 	/* each row's fall already */
 	for (long i = 0; i < k; i++) {
 		long from = -1;
@@ -109,12 +128,11 @@ void crossdraft_grow(const bf16 *x, long rows, long step, long n, long k, const 
 				from = r;
 		}
 		long place = from * k + taken[from]++;
-		order[i] = place;
-		above[i] = from;
-		word[i] = words[place];
-		worths[i] = values[place];
-		for (long at = 0; at < depth; at++)
-			longer[i * (depth + 1) + at] = paths[from * depth + at];
-		longer[i * (depth + 1) + depth] = first + i;
+		of->order[i] = made + place;
+		of->above[i] = from;
+		of->word[i] = words[place];
+		of->worth[i] = values[place];
+		memcpy(of->paths + i * (depth + 1), of->spare + from * depth, depth * sizeof(int32_t));
+		of->paths[i * (depth + 1) + depth] = used + i;
 	}
 }

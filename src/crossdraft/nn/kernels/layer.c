@@ -242,3 +242,69 @@ int crossdraft_stack(const layer *const *of, long count, const bf16 *x, const bf
 	free(q);
 	return done;
 }
+
+/* a drafting head around its one layer. Before it, of each row's embedding and feature, side by side: one matrix, or a norm for
+ * each, of which the feature's may stand for the feature from there on. Behind it: a norm, or none, and the output matrix */
+typedef struct {
+	layer within;
+	linear fuse, words;
+	const float *norm_embed, *norm_feat, *norm_out;
+	long is_normed;
+} head;
+
+/* rows of a draft, or verified ones, through a head to y. above: which of feats is each row's; none: its own. Caches and paths
+ * as crossdraft_stack takes them */
+int crossdraft_level(const head *of, const bf16 *feats, const int64_t *above, const bf16 *embeds, const float *turns,
+                     long turn_step, float *keys, float *values, long head_step, const int32_t *paths, const int32_t *lengths,
+                     long start, long first, long width, bf16 *y, long rows, int threads)
+{
+	const layer *within = &of->within;
+	long dim = within->out.n;
+	int is_fused = of->fuse.w != 0;
+	void *copies;
+	bf16 *x = work(is_fused ? space_of(&of->fuse, rows) : 0, rows * 3 * dim, &copies), *both = x + rows * dim, *no_tap = 0;
+	if (!x)
+		return 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	{
+#pragma omp for schedule(static)
+		for (long r = 0; r < rows; r++) {
+			const bf16 *embed = embeds + r * dim, *feat = feats + (above ? above[r] : r) * dim;
+			bf16 *pair = both + 2 * r * dim;
+			if (is_fused) {
+				memcpy(pair, embed, dim * sizeof(bf16));
+				memcpy(pair + dim, feat, dim * sizeof(bf16));
+			} else {
+				crossdraft_norm(embed, of->norm_embed, pair, 1, dim, within->floor);
+				crossdraft_norm(feat, of->norm_feat, pair + dim, 1, dim, within->floor);
+				memcpy(x + r * dim, of->is_normed ? pair + dim : feat, dim * sizeof(bf16));
+			}
+		}
+		if (is_fused)
+			apply(&of->fuse, both, x, rows, copies);
+	}
+	const bf16 *reads = !is_fused ? both : within->norm_in ? 0 : x;
+	int done = crossdraft_stack(&within, 1, x, reads, turns, turn_step, keys, values, 0, head_step, paths, lengths, start, first,
+	                            width, &no_tap, y, rows, threads);
+	free(copies);
+	return done;
+}
+
+/* what a head's rows x say: its output matrix, behind its norm */
+int crossdraft_words(const head *of, const bf16 *x, bf16 *scores, long rows, int threads)
+{
+	long dim = of->words.k;
+	void *copies;
+	bf16 *normed = work(space_of(&of->words, rows), rows * dim, &copies);
+	(void)threads;
+	if (!normed)
+		return 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+	{
+		if (of->norm_out)
+			norm_rows(x, of->norm_out, normed, rows, dim, of->within.floor);
+		apply(&of->words, of->norm_out ? normed : x, scores, rows, copies);
+	}
+	free(copies);
+	return 1;
+}
