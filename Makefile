@@ -5,7 +5,7 @@ DEVICE ?= cpu
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smollm test check bench study heads
+.PHONY: help setup demo smollm test browser check bench study heads
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -29,8 +29,11 @@ smollm: $(STAMP)  ## SmolLM2-135M as a text target, into the user's cache (93 MB
 	$(BIN)/python scripts/smollm.py
 
 test:  ## the test suite (installs chromium where that can be done, for the test of reports)
-	@sh scripts/browser.sh & $(MAKE) --no-print-directory setup; made=$$?; wait; exit $$made
+	@$(MAKE) --no-print-directory -j2 setup browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+browser:
+	@sh scripts/browser.sh
 
 check: $(STAMP)  ## linter, formatter, types, import layers
 	$(BIN)/ruff check src tests
@@ -48,7 +51,7 @@ study: $(STAMP)  ## the whole study on the built-in pair, into runs/study (about
 HEADS := runs/heads/smollm$(if $(filter cuda,$(DEVICE)),-cuda)
 heads: smollm  ## answers of both targets and every drafting head, into runs/heads (2.5 hours on 2 cores; DEVICE=cuda: SmolLM2's on a GPU)
 	sh scripts/heads.sh nano runs/heads/nano & \
-	target="$$($(BIN)/python scripts/smollm.py)"; \
+	target="$$($(BIN)/python scripts/smollm.py)" && \
 	nice sh scripts/heads.sh answers $(HEADS) "$$target" $(DEVICE) && \
 	sh scripts/heads.sh smollm $(HEADS) "$$target" $(DEVICE); \
 	other=$$?; wait $$! && exit $$other

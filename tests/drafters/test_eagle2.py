@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossdraft.build.heads import Fitted, headed_drafter
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.tree import depths
@@ -14,6 +15,7 @@ from crossdraft.core.types import Limits, Sampling, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.eagle import Eagle2
 from crossdraft.drafters.feature import MAX_NODES
+from crossdraft.heads.checkpoint import HeadCard
 from crossdraft.verify.greedy import Greedy
 
 SAID = (5, 9, 2, 17)
@@ -219,3 +221,13 @@ def test_settings_that_cannot_work_are_refused(tiny: Any) -> None:
     ):
         with pytest.raises(SettingError, match=line):
             replace(drafter, **changed)
+
+
+def test_what_cannot_work_is_refused_before_it_is_timed(tiny: Any) -> None:
+    drafter = tiny.drafter("eagle2")
+    fitted = Fitted(drafter.head, HeadCard(method="eagle", target="tiny"))
+    for branch in (0, 65):
+        with pytest.raises(SettingError, match=f"branch is {branch}"):
+            headed_drafter("eagle2", fitted, Priced(0.1), {"branch": branch})
+    made = headed_drafter("eagle2", fitted, Priced(0.1), {"branch": 3, "nodes": 9})
+    assert made.branch == 3 and made.nodes == 9 and min(made.level_ms) >= 0 < made.level_ms[0]

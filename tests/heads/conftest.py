@@ -11,6 +11,7 @@ from torch import Tensor
 from crossdraft.core.types import LAST, PromptView
 from crossdraft.heads.feature import FeatureHead
 from crossdraft.heads.recipes import recipe_of
+from crossdraft.nn import kernels
 from crossdraft.nn.decoder import DecoderConfig
 
 SHAPE = DecoderConfig(
@@ -78,6 +79,17 @@ def said() -> Callable[..., Said]:
 @pytest.fixture
 def head() -> Callable[..., FeatureHead]:
     return make_head
+
+
+@pytest.fixture
+def stirring() -> Callable[..., Any]:
+    return stirred
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Our own kernels in plain floats, for any machine."""
+    return kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The head at inference against the differentiable one: chains, trees, and what is left of guesses."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ from crossdraft.cache.dense import DenseCache
 from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import depths, path_to
 from crossdraft.heads.feature import FeatureHead
+from crossdraft.heads.recipes import recipe_of
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.heads.visual import BRANCHES, VisualConfig
 from crossdraft.nn import kernels
@@ -188,10 +191,9 @@ def test_an_idle_state_has_room_for_a_level(head: Any, rows: Tensor) -> None:
 
 
 def test_a_level_attends_alike_with_and_without_our_own_kernel(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch, library: Any
 ) -> None:
     """Two levels of a draft behind 37 entries: the same keys and values stay, the same comes out up to rounding."""
-    library = kernels.load(kernels.compiled(tmp_path_factory.mktemp("kernels"), ("-O2", "-fopenmp", "-fPIC")))
     start, dim = 37, 32
     first = torch.arange(3, dtype=torch.int32)[:, None]
     second = torch.tensor([(0, 3), (0, 4), (2, 5), (1, 6)], dtype=torch.int32)
@@ -211,3 +213,47 @@ def test_a_level_attends_alike_with_and_without_our_own_kernel(
         results.append((*outs, cache.keys.clone(), cache.values.clone()))
     for own, usual in zip(*results, strict=True):
         assert torch.allclose(own, usual, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("eagle", {}), ("eagle_vlm", {}), ("eagle3", {"draft_vocab": 37}),
+        ("eagle3", {"draft_vocab": 37, "norm_residual": True}),
+        ("vispec", {"visual": VisualConfig(kind="summary", queries=3)}),
+    ],
+)  # fmt: skip
+@torch.inference_mode()
+def test_a_head_in_our_own_kernels_says_what_its_parts_say(
+    name: str, settings: dict[str, Any], shape: Any, stirring: Any, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verified tokens, then two levels of guesses, some under one parent; the vocabulary fills no whole block."""
+    monkeypatch.setattr(kernels, "status", lambda: kernels.Status(library))
+    wide = replace(shape, vocab_size=45, hidden_size=64, intermediate_size=64, head_dim=32)
+    known = {key: settings[key] for key in settings.keys() - {"norm_residual"}}
+    head = stirring(recipe_of(name).network(wide, **known)).eval()
+    head.config = replace(head.config, norm_residual=settings.get("norm_residual", False))
+    draw = torch.Generator().manual_seed(3)
+    runner = HeadRunner(head, torch.randn(len(head.d2t), 64, generator=draw), torch.bfloat16)
+    usual = copy.copy(runner)
+    usual._own = None
+    assert runner._own is not None
+    states = torch.randn(3, 64 * len(head.config.taps), generator=draw).bfloat16()
+    embeds, context = torch.randn(9, 64, generator=draw).bfloat16(), torch.randn(1, 64, generator=draw).bfloat16()
+    first, second = torch.tensor([[0], [1]], dtype=torch.int32), torch.tensor([[1, 2], [0, 3], [1, 4]]).int()
+    results = []
+    for one in (runner, usual):
+        state = one.idle_state(40)
+        state.cache.keys[:] = torch.randn(state.cache.keys.shape, generator=draw.manual_seed(4))
+        state.cache.values[:] = torch.randn(state.cache.values.shape, generator=draw)
+        state.context = context if name == "vispec" else None
+        root = one.extend(state, states, embeds[:3])
+        level = one.step(state, root, torch.tensor([0, 0]), embeds[3:5], 0, first)
+        last = one.step(state, level, torch.tensor([1, 0, 1]), embeds[5:8], 2, second)
+        results.append((root, level, last, *map(one.scores, (root, level, last)), state.cache.keys))
+    assert results[0][-2].shape == (3, len(head.d2t))
+    for own, parts in zip(*results, strict=True):
+        if name == "vispec":  # the picture's part is a product of the library's, of other rows at once
+            assert torch.allclose(own.float(), parts.float(), rtol=0.05, atol=0.05)
+        else:
+            assert torch.equal(own, parts)

@@ -356,7 +356,8 @@ def test_a_head_in_two_calls_is_its_parts_one_by_one(libraries: list[Any], data:
     is_fused, flag, has_last = (data.draw(st.booleans()) for _ in range(3))
     parents = [-1, *(data.draw(st.integers(0, row - 1)) for row in range(1, first + rows))]
     walks, lengths = (part[first:] for part in _paths(parents))
-    walk = kernels.Walk(start, first, walks.contiguous(), lengths.contiguous())
+    chain = data.draw(st.booleans())
+    walk = kernels.Walk(start) if chain else kernels.Walk(start, first, walks.contiguous(), lengths.contiguous())
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     feats, embeds = (torch.randn(rows, size, generator=draw).bfloat16() for _ in range(2))
     above = data.draw(st.none() | st.lists(st.integers(0, rows - 1), min_size=rows, max_size=rows))

@@ -56,7 +56,7 @@ def round_shares(
     """For each method that drafts with a head: shares of its rounds in one greedy answer, after one to warm up.
 
     Each: {"method", "network", "bookkeeping", "verify", "commit", "round_ms"}. network: in the head's own layers;
-    bookkeeping: the rest of drafting, which is choosing nodes (their softmax included) and gathering them; verify
+    bookkeeping: the rest of drafting, which is choosing nodes (their softmax included) and their embeddings; verify
     and commit as everywhere. The four shares sum to 1. A method that fails here, after all the work, has "error"
     and no figures.
     """

@@ -1,7 +1,7 @@
 """Drafting heads by name: where they lie, whether they fit a target, and the drafter that runs them."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
     """The drafter ``name`` on a head. settings: of the drafter's class; "medusa": nodes and depth of its tree, None
     as large as pays. Raises SettingError for settings that make no sense, CheckpointError for a head of the wrong
     kind."""
-    kind = find("drafter", DRAFTERS, name)
+    kind: Any = find("drafter", DRAFTERS, name)
     runner = fitted.runner
     if isinstance(runner, MedusaRunner) != (name == "medusa"):
         raise CheckpointError(f"the head given is '{fitted.card.method}', which does not draft for '{name}'")
@@ -135,8 +135,8 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
         tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
         made: Drafter = kind(head=runner, costs=costs, tree=tree)
         return made
-    made = kind(head=runner, costs=costs, level_ms=level_costs_ms(runner, settings.get("branch", 8)), **settings)
-    return made
+    made = kind(head=runner, costs=costs, **settings)  # refuses what makes no sense, before it is timed
+    return replace(made, level_ms=level_costs_ms(runner, made.branch))
 
 
 def _medusa_tree(
@@ -150,8 +150,8 @@ def _medusa_tree(
 
 
 def level_costs_ms(runner: HeadRunner, rows: int) -> tuple[float, float]:
-    """Milliseconds of a level of drafting that expands one node, and of each further node up to ``rows`` of them;
-    medians of a few, output head included."""
+    """Milliseconds of a level of drafting that expands one node, and of each further node up to ``rows`` (1 or
+    more) of them, as far as the draft vocabulary has so many; medians of a few, output head included."""
     most = min(rows, len(runner.words))
     one, many = (_level_of(runner, count, most) for count in (1, most))
     return one, max(0.0, many - one) / (most - 1) if most > 1 else 0.0

@@ -28,12 +28,12 @@ class Front(NamedTuple):
 class Growth:
     """The k best children of each row that is expanded; the k best of a level are those that may be expanded next.
 
-    ids (draft,): int64, the target's, of the words that can be drafted. k: at most as many. depth: levels at most.
+    ids (draft,): the target's, of the words that can be drafted. k: at most as many. depth: levels at most.
     One serves a request: every draft begins anew, in the same memory.
     """
 
     def __init__(self, ids: Int[Array, "draft"], k: int, depth: int) -> None:
-        self._ids, self._k = np.ascontiguousarray(ids), k
+        self._ids, self._k = np.ascontiguousarray(ids, np.int64), k
         most = k + (depth - 1) * k * k
         self._words, self._values = np.empty(most, np.int64), np.empty(most, np.float32)
         self._expanded = np.empty(k * depth, np.int64)
@@ -41,6 +41,7 @@ class Growth:
         self._order, self._rows, self._word = (np.empty(k, np.int64) for _ in range(3))
         self._worth, self._paths = np.empty(k, np.float32), np.empty(k * depth, np.int32)
         self._spare = np.empty_like(self._paths)
+        self._depth = depth
         self._fronts: dict[tuple[int, int], Front] = {}
         self._library = kernels.status().library if k <= kernels.MOST else None
         arrays = (
@@ -59,6 +60,9 @@ class Growth:
     def grow(self, scores: Float[Tensor, "R draft"]) -> None:
         """The level below rows with these logits: the root, or the first R of the ``front``."""
         rows, depth, made = scores.shape[0], len(self.sizes), self._made
+        assert rows <= (self._k if depth else 1) and depth < self._depth, (
+            "more rows or levels than there is room for"
+        )
         if depth:
             self.used += rows
         if self._library is not None and scores.dtype == torch.bfloat16 and scores.device.type == "cpu":
@@ -98,12 +102,12 @@ class Growth:
 
     @property
     def words(self) -> Int[Array, "N"]:
-        """All nodes, by the target's ids: level by level, row by row, the best first."""
+        """All nodes, by the target's ids, int64: level by level, row by row, the best first."""
         return self._words[: self._made]
 
     @property
     def values(self) -> Float[Array, "N"]:
-        """Logarithms of the chances of the paths that end there."""
+        """Logarithms of the chances of the paths that end there, float32."""
         return self._values[: self._made]
 
     @property

@@ -61,8 +61,8 @@ class HeadRunner:
             )
             self._turns = rotations(shape, shape.max_positions + _BEYOND, dtype, self.device)
             self._own = self._in_kernels()
-        self.d2t = head.d2t.to(self.device)
-        self.words = head.d2t.numpy(force=True)
+        self.d2t = head.d2t.to(self.device, torch.long)
+        self.words = self.d2t.numpy(force=True)
         self._is_whole = len(head.d2t) == shape.vocab_size
 
     def _in_kernels(self) -> kernels.Head | None:
@@ -174,10 +174,10 @@ class HeadRunner:
         used: int,
         paths: Int[Tensor, "S depth"],
     ) -> Float[Tensor, "S D"]:
-        """One level of a draft: nodes at one depth (1 under the root).
+        """One level of a draft: nodes at one depth (1 under the root). guesses: of the head's dtype, on its device.
 
-        above: int64, on the CPU, which of ``guesses`` each node's parent gave. used: nodes of this draft that passes
-        have seen before; paths: int32, numbers of the nodes from the root's child down to each row, which is number
+        above: int64, on the CPU, which of ``guesses`` each node's parent gave. used: nodes of this draft that were
+        expanded before; paths: int32, numbers of the nodes from the root's child down to each row, which is number
         used, used + 1, ... itself. Nothing is committed.
         """
         cache, start = state.cache, state.cache.length

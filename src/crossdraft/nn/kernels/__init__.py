@@ -1,9 +1,8 @@
 """Our own kernels, compiled once for this machine.
 
 ``rows.c``: the product of few bfloat16 rows with a large matrix. ``attend.c``: the attention of few rows, each
-along a path of its own. ``layer.c``: what stands between the two, all layers of a
-pass, and a drafting head. ``best.c``: the best of
-a vocabulary. ``bytes.c``: the products of drafting heads.
+along a path of its own. ``layer.c``: what stands between the two, all layers of a pass, and a drafting head.
+``best.c``: the best of a vocabulary, and trees of them. ``bytes.c``: the products of drafting heads.
 
 They are for CPUs with AVX512_BF16, also with AMX, where the libraries' products first wait for the weights and then
 multiply, and where trees had to be masked, strewn and padded; and for those with AVX2 alone, where the libraries
@@ -337,6 +336,7 @@ class Head:
         feats, embeds, turns = feats.contiguous(), embeds.contiguous(), turns.contiguous()
         above = above if above is None else above.contiguous()
         out, count = torch.empty_like(embeds), embeds.shape[0]
+        assert (feats if above is None else above).shape[0] == count, "a feature for each embedding is needed"
         done = self._library.crossdraft_level(
             self._at, feats.data_ptr(), _place(above), embeds.data_ptr(), turns.data_ptr(),
             _turn_step(turns, count), keys.data_ptr(), values.data_ptr(), keys.stride(1), *walk.places(count),
@@ -375,7 +375,7 @@ def _place(tensor: Tensor | None) -> int | None:
 
 
 class Tree(ctypes.Structure):
-    """Where the arrays of a tree that grows lie (``heads.growth``); n words can be drafted, k are a row's children."""
+    """Where the arrays of a tree that grows lie (``heads.growth``); n words, of which a row's children are k."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
@@ -390,9 +390,11 @@ def grow(
 ) -> None:
     """The level below rows with these logits: the root, at depth 0, or so many of the last level's best.
 
-    made: nodes so far; used: those of them that became rows, these included.
+    R is at most the tree's k, and that ``MOST``. made: nodes so far; used: those of them that became rows, these
+    included.
     """
     rows, width = logits.shape
+    assert width == tree.n, "logits of other words than the tree's"
     step, beside = logits.stride()
     if beside != 1:
         logits, step = logits.contiguous(), width

@@ -1,7 +1,7 @@
 /* A decoder layer but for its attention: norm, rotation, gate, and with the products of rows.c each half in one call; and with
- * attend.c all layers of a pass in one. bfloat16 in and out, float32 inside; each row by itself, in one order, so its bits do
- * not depend on the other rows. Sizes are multiples of 16, of a layer's matrices of 32. Of each half, one team of threads
- * shares out the rows, and of the products the outputs.
+ * attend.c all layers of a pass in one, and a drafting head in two. bfloat16 in and out, float32 inside; each row by itself, in
+ * one order, so its bits do not depend on the other rows. Sizes are multiples of 16, of a layer's matrices of 32. Of each half,
+ * one team of threads shares out the rows, and of the products the outputs.
  */
 #include <math.h>
 #include <stdlib.h>
