@@ -133,10 +133,11 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
         if "sampling" in settings:
             raise SettingError("Medusa's guesses are its heads' best and cannot be drawn; leave sampling out")
         tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
-        made: Drafter = kind(head=runner, costs=costs, tree=tree)
-        return made
+        medusa: Drafter = kind(head=runner, costs=costs, tree=tree)
+        return medusa
     made = kind(head=runner, costs=costs, **settings)  # refuses what makes no sense, before it is timed
-    return replace(made, level_ms=level_costs_ms(runner, made.branch))
+    timed: Drafter = replace(made, level_ms=level_costs_ms(runner, made.branch))
+    return timed
 
 
 def _medusa_tree(
