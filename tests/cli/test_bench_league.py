@@ -212,6 +212,8 @@ def test_a_head_under_another_methods_name_is_refused(tmp_path: Path) -> None:
         (("--heads", "nowhere"), "there is no folder of heads"),
         (("--heads", "FILE"), "FILE is a file; name the folder of heads"),
         (("--nodes", "5"), "nodes is for mode equal, and the mode is own"),
+        (("--mode", "equal", "--nodes", "64"), "nodes is 64, must be from 1 to 63"),
+        (("--mode", "equal", "--depth", "65"), "depth is 65, must be from 1 to 64"),
         (("--mode", "best", "--depth", "5"), "depth is for mode equal, and the mode is best"),
         (("--limit", "8001"), "limit is 8001, but 'streams' has 8000 prompts at most"),
         (("--out", "FILE"), "--out needs FILE/league.json, but FILE is a file"),

@@ -56,6 +56,8 @@ def test_a_head_is_trained_and_drafts(
     body = json.loads(said)
     assert code == 0 and body["drafter"] == drafter and body["audit"]["passed"], err
     assert body["compare"]["identical"]
+    code, _, err = run("generate", "--target", llama, "--head", heads, "--prompt", "Say it.")
+    assert code == 2 and f"{heads} holds the heads {name}; name the drafter to run" in err.replace("\n", " ")
     out = tmp_path / "league.json"
     code, _, err = run(
         "bench", "--target", llama, "--methods", f"{drafter},hass", "--heads", heads, "--limit", 1, "--repeats", 1,

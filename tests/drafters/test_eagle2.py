@@ -218,16 +218,42 @@ def test_settings_that_cannot_work_are_refused(tiny: Any) -> None:
         ({"nodes": 64}, "nodes is 64, must be from 1 to 63"),
         ({"shape": "star"}, "shape is 'star'"),
         ({"sampling": Sampling(temperature=1.0)}, "must not be drawn"),
+        ({"level_ms": (0.1, -1.0)}, "level_ms is"),
+        ({"level_ms": (0.1, float("nan"))}, "level_ms is"),
+        ({"level_ms": 3}, "level_ms is 3, must be two times"),
     ):
         with pytest.raises(SettingError, match=line):
             replace(drafter, **changed)
 
 
-def test_what_cannot_work_is_refused_before_it_is_timed(tiny: Any) -> None:
-    drafter = tiny.drafter("eagle2")
-    fitted = Fitted(drafter.head, HeadCard(method="eagle", target="tiny"))
-    for branch in (0, 65):
-        with pytest.raises(SettingError, match=f"branch is {branch}"):
-            headed_drafter("eagle2", fitted, Priced(0.1), {"branch": branch})
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"branch": 0}, "branch is 0"),
+        ({"branch": 65}, "branch is 65"),
+        ({"branch": None}, "branch is None"),
+        ({"branch": 8.0}, "branch is 8.0, must be a whole"),
+        ({"nodes": True}, "nodes is True"),
+        ({"depth": "4"}, "depth is '4'"),
+        ({"leaves": 3}, "drafter 'eagle2' has no setting 'leaves'; it has shape, depth, branch"),
+        ({"head": None}, "no setting 'head'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_is_timed(settings: dict[str, Any], line: str, tiny: Any) -> None:
+    fitted = Fitted(tiny.drafter("eagle2").head, HeadCard(method="eagle", target="tiny"))
+    with pytest.raises(SettingError, match=line):
+        headed_drafter("eagle2", fitted, Priced(0.1), settings)
+
+
+def test_levels_are_timed_unless_that_is_told(tiny: Any) -> None:
+    fitted = Fitted(tiny.drafter("eagle2").head, HeadCard(method="eagle", target="tiny"))
     made = headed_drafter("eagle2", fitted, Priced(0.1), {"branch": 3, "nodes": 9})
     assert made.branch == 3 and made.nodes == 9 and min(made.level_ms) >= 0 < made.level_ms[0]
+    told = headed_drafter("eagle2", fitted, Priced(0.1), {"level_ms": (7.0, 1.0)})
+    assert told.level_costs_ms == (7.0, 1.0)
+
+
+@torch.inference_mode()
+def test_a_chain_has_no_more_nodes_than_it_may(tiny: Any, prompt: Prompt, begin: Any) -> None:
+    drafter = replace(tiny.drafter("eagle2"), shape="chain", depth=5, nodes=2)
+    assert len(begin(drafter, tiny.target, prompt, SAID).propose(99)) == 2

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossdraft.build.heads import Fitted, headed_drafter
 from crossdraft.core.errors import SettingError
 from crossdraft.core.prompt import Prompt
 from crossdraft.core.tree import StaticTree, static_tree
@@ -16,6 +17,7 @@ from crossdraft.core.types import LAST, Limits, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.medusa import Medusa, MedusaRunner, expected, paying_tree
 from crossdraft.drafters.shapes import chain_of
+from crossdraft.heads.checkpoint import HeadCard
 from crossdraft.heads.feature import start_outputs
 from crossdraft.heads.medusa import MedusaConfig, MedusaHead
 from crossdraft.verify.greedy import Greedy
@@ -151,3 +153,17 @@ def test_a_tree_has_no_more_levels_than_there_are_heads(tiny: Any) -> None:
     assert drafter.needs.capture == (LAST,) and drafter.needs.trees and len(drafter.tree) == 12
     with pytest.raises(SettingError, match="5 levels deep, but there are 4 Medusa heads"):
         replace(drafter, tree=chain_of(5))
+
+
+def test_a_tree_that_cannot_be_is_refused() -> None:
+    runner = MedusaRunner(head(heads=3), torch.randn(24, 16, dtype=torch.float64), torch.float64)
+    fitted = Fitted(runner, HeadCard(method="medusa", target="tiny"))
+    for settings_, line in (
+        ({"nodes": 0}, "nodes is 0, must be from 1 to 63"), ({"nodes": 2000}, "nodes is 2000"),
+        ({"nodes": 2.5}, "nodes is 2.5, must be a whole"), ({"depth": -1}, "depth is -1, must be from 1 to 64"),
+        ({"branch": 4}, "drafter 'medusa' has no setting 'branch'; it has nodes, depth"),
+    ):  # fmt: skip
+        with pytest.raises(SettingError, match=line):
+            headed_drafter("medusa", fitted, Priced(0.1), settings_)
+    made: Any = headed_drafter("medusa", fitted, Priced(0.1), {"nodes": 9, "depth": 6})
+    assert len(made.tree) == 9 and made.tree.depth <= 3

@@ -1,7 +1,8 @@
 """Drafting heads by name: where they lie, whether they fit a target, and the drafter that runs them."""
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from crossdraft.core.protocols import VLM, CostCurve, Drafter
 from crossdraft.core.registry import find
 from crossdraft.core.tree import StaticTree, static_tree
 from crossdraft.drafters import DRAFTERS
+from crossdraft.drafters.feature import MAX_DEPTH, MAX_NODES
 from crossdraft.drafters.medusa import MedusaRunner, paying_tree
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, read_head_card
 from crossdraft.heads.growth import Growth
@@ -37,7 +39,10 @@ HEADED = (*RECIPES, *SAME_WEIGHTS)
 
 
 def drafter_of(path: str | Path) -> str:
-    """The drafter that runs the head at ``path`` best. Raises CheckpointError."""
+    """The drafter that runs the head at ``path`` best. Raises CheckpointError; SettingError where it holds several."""
+    several = sorted(found.parent.name for found in Path(path).glob(f"*/{HEAD}"))
+    if several and not (Path(path) / HEAD).is_file():
+        raise SettingError(f"{path} holds the heads {', '.join(several)}; name the drafter to run, or one of them")
     method = read_head_card(path).method
     return {same: name for name, same in SAME_WEIGHTS.items()}.get(method, method)
 
@@ -122,9 +127,11 @@ def _output_head(folder: str) -> Float[Tensor, "V D"]:
 
 
 def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[str, Any]) -> Drafter:
-    """The drafter ``name`` on a head. settings: of the drafter's class; "medusa": nodes and depth of its tree, None
-    as large as pays. Raises SettingError for settings that make no sense, CheckpointError for a head of the wrong
-    kind."""
+    """The drafter ``name`` on a head.
+
+    settings: of the drafter's class; level_ms: None measures it. "medusa": nodes and depth of its tree, None as
+    large as pays. Raises SettingError for settings that make no sense, CheckpointError for a head of another kind.
+    """
     kind: Any = find("drafter", DRAFTERS, name)
     runner = fitted.runner
     if isinstance(runner, MedusaRunner) != (name == "medusa"):
@@ -132,12 +139,23 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
     if isinstance(runner, MedusaRunner):
         if "sampling" in settings:
             raise SettingError("Medusa's guesses are its heads' best and cannot be drawn; leave sampling out")
+        _check_settings(name, settings, ("nodes", "depth"))
         tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
         medusa: Drafter = kind(head=runner, costs=costs, tree=tree)
         return medusa
+    _check_settings(name, settings, [f.name for f in fields(kind) if f.init and f.name not in ("head", "costs")])
     made = kind(head=runner, costs=costs, **settings)  # refuses what makes no sense, before it is timed
-    timed: Drafter = replace(made, level_ms=level_costs_ms(runner, made.branch))
+    timed: Drafter = made if made.level_ms else replace(made, level_ms=level_costs_ms(runner, made.branch))
     return timed
+
+
+def _check_settings(name: str, settings: dict[str, Any], known: Sequence[str]) -> None:
+    for key, value in settings.items():
+        if key not in known:
+            raise SettingError(f"drafter '{name}' has no setting '{key}'; it has {', '.join(known)}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if key in ("branch", "depth", "nodes") and not whole and (value is not None or key == "branch"):
+            raise SettingError(f"{key} is {value!r}, must be a whole number")
 
 
 def _medusa_tree(
@@ -145,6 +163,9 @@ def _medusa_tree(
     depth: int | None = None,
 ) -> StaticTree:  # fmt: skip
     heads = runner.config.heads
+    for key, value, most in (("nodes", nodes, MAX_NODES), ("depth", depth, MAX_DEPTH)):
+        if value is not None and not 1 <= value <= most:
+            raise SettingError(f"{key} is {value}, must be from 1 to {most}")
     listed = measured or [[0.5**rank for rank in range(1, 11)]] * heads
     accuracies = torch.tensor(listed)[: min(heads, depth or heads)]
     return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)

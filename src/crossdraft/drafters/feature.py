@@ -33,6 +33,8 @@ _USUAL = 16
 """Nodes over which the cost of another row of a pass is averaged."""
 MAX_NODES = 63
 """A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
+MAX_DEPTH = 64
+"""Levels of a tree, at most."""
 _ONE = np.ones(1)
 
 
@@ -45,7 +47,7 @@ class FeatureDrafter:
         ``nodes``: of those whose children can still be kept; without: of those that pay), of all of which the best
         ``nodes`` are kept; "static" (EAGLE-1): ``static``; "chain": one child each.
     depth: levels, at most. nodes: at most; None: of a dynamic tree as many as pay by the measured costs and by how
-    far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one all.
+    far the head could be believed so far, up to MAX_NODES, and none where none pay; of a static one or a chain all.
     level_ms: measured time of a level that expands one node, and of each further node expanded in it; None: a tenth
         of a target step for a level is assumed.
     sampling: draw the children from the head instead of taking the best (chains and static trees): for Leviathan's
@@ -73,11 +75,13 @@ class FeatureDrafter:
     def __post_init__(self) -> None:
         if self.shape not in ("dynamic", "static", "chain"):
             raise SettingError(f"shape is '{self.shape}', must be dynamic, static or chain")
-        for name, least, most in (("depth", 1, 64), ("branch", 1, 64)):
+        for name, least, most in (("depth", 1, MAX_DEPTH), ("branch", 1, 64)):
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name} is {getattr(self, name)}, must be from {least} to {most}")
         if self.nodes is not None and not 1 <= self.nodes <= MAX_NODES:
             raise SettingError(f"nodes is {self.nodes}, must be from 1 to {MAX_NODES}")
+        if self.level_ms is not None and not _are_times(self.level_ms):
+            raise SettingError(f"level_ms is {self.level_ms}, must be two times in milliseconds")
         if self.sampling is not None and self.shape == "dynamic":
             raise SettingError(
                 "a dynamic tree is pruned by its nodes' values, so they must not be drawn; choose static or chain"
@@ -87,7 +91,7 @@ class FeatureDrafter:
         is_chain = self.shape == "chain"
         needs = Needs(capture=self.head.config.taps, trees=not is_chain)
         object.__setattr__(self, "needs", needs)
-        object.__setattr__(self, "fixed", chain_of(self.depth) if is_chain else self._cut(self.static))
+        object.__setattr__(self, "fixed", self._cut(chain_of(self.depth) if is_chain else self.static))
         pass_ms = LengthChooser(self.costs, MAX_NODES, trees=not is_chain).pass_ms
         object.__setattr__(self, "pass_ms", np.array(pass_ms))
         object.__setattr__(self, "row_ms", (pass_ms[_USUAL] - pass_ms[0]) / _USUAL)
@@ -310,6 +314,10 @@ class FeatureSession:
                 law[order[row, rank]] = 1
             probs[node, head.d2t] = law / law.sum()
         return word
+
+
+def _are_times(pair: object) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and all(0 <= ms < math.inf for ms in pair)
 
 
 def _can_matter(worth: Sequence[float], known: Float[Array, "N"], nodes: int) -> int:
