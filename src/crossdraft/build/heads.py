@@ -39,7 +39,7 @@ HEADED = (*RECIPES, *SAME_WEIGHTS)
 
 
 def drafter_of(path: str | Path) -> str:
-    """The drafter that runs the head at ``path`` best. Raises CheckpointError; SettingError where it holds several."""
+    """The drafter that best runs the head at ``path``. Raises CheckpointError, SettingError for several."""
     several = sorted(found.parent.name for found in Path(path).glob(f"*/{HEAD}"))
     if several and not (Path(path) / HEAD).is_file():
         raise SettingError(f"{path} holds the heads {', '.join(several)}; name the drafter to run, or one of them")
