@@ -11,6 +11,7 @@ help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
 
 setup: $(STAMP)  ## .venv with everything, in the versions of constraints.txt
+	@:
 
 # torch first and by itself, so that no other package can choose another build of it; no bytecode ahead of use: of
 # 220 MB of source little is ever imported

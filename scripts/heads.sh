@@ -4,8 +4,8 @@
 # Whatever is there already is kept or gone on with; what another version of this recipe, or another device, made needs
 # another OUT. On a CPU, nano keeps one core busy; SmolLM2's answers come from two processes, which share the other until
 # nano is ready, and end after their minutes, however many there are; smollm, which also makes answers that are not there
-# yet, trains in two processes, for so many minutes each, also beside the last of nano's heads. nano is too small to need a GPU; what SmolLM2's recipe for one is worth so far is told in
-# docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
+# yet, trains in two processes, for so many minutes each, also beside the last of nano's heads. nano is too small to need
+# a GPU; what SmolLM2's recipe for one is worth is told in docs/gpu.md. CROSSDRAFT: the command, where it is not .venv/bin/crossdraft.
 set -eu
 which=$1 out=$2 target=${3:-nano} device=${4:-cpu}
 export OMP_NUM_THREADS=1

@@ -12,8 +12,8 @@ from crossdraft.core.protocols import Needs
 from crossdraft.core.types import Draft, Limits, PromptView, Sampling, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.combined import Combined, parts_of
-from crossdraft.drafters.feature import MAX_NODES
 from crossdraft.drafters.ngram import NGram
+from crossdraft.drafters.shapes import MAX_NODES
 from crossdraft.verify import rule_for
 from crossdraft.verify.greedy import Greedy
 

@@ -14,7 +14,7 @@ from crossdraft.core.tree import depths
 from crossdraft.core.types import Limits, Sampling, Step
 from crossdraft.decode.loop import generate
 from crossdraft.drafters.eagle import Eagle2
-from crossdraft.drafters.feature import MAX_NODES
+from crossdraft.drafters.shapes import MAX_NODES
 from crossdraft.heads.checkpoint import HeadCard
 from crossdraft.verify.greedy import Greedy
 
@@ -235,6 +235,7 @@ def test_settings_that_cannot_work_are_refused(tiny: Any) -> None:
         ({"branch": 8.0}, "branch is 8.0, must be a whole"),
         ({"nodes": True}, "nodes is True"),
         ({"depth": "4"}, "depth is '4'"),
+        ({"depth": None}, "depth is None"),
         ({"leaves": 3}, "drafter 'eagle2' has no setting 'leaves'; it has shape, depth, branch"),
         ({"head": None}, "no setting 'head'"),
     ],

@@ -16,8 +16,8 @@ from crossdraft.core.protocols import VLM, CostCurve, Drafter
 from crossdraft.core.registry import find
 from crossdraft.core.tree import StaticTree, static_tree
 from crossdraft.drafters import DRAFTERS
-from crossdraft.drafters.feature import MAX_DEPTH, MAX_NODES
 from crossdraft.drafters.medusa import MedusaRunner, paying_tree
+from crossdraft.drafters.shapes import check_size
 from crossdraft.heads.checkpoint import HEAD, HeadCard, load_head, read_head_card
 from crossdraft.heads.growth import Growth
 from crossdraft.heads.medusa import MedusaHead
@@ -139,22 +139,25 @@ def headed_drafter(name: str, fitted: Fitted, costs: CostCurve, settings: dict[s
     if isinstance(runner, MedusaRunner):
         if "sampling" in settings:
             raise SettingError("Medusa's guesses are its heads' best and cannot be drawn; leave sampling out")
-        _check_settings(name, settings, ("nodes", "depth"))
+        _check_settings(name, settings, known=("nodes", "depth"), optional=("nodes", "depth"))
         tree = _medusa_tree(runner, fitted.card.accuracies, costs, **settings)
         medusa: Drafter = kind(head=runner, costs=costs, tree=tree)
         return medusa
-    _check_settings(name, settings, [f.name for f in fields(kind) if f.init and f.name not in ("head", "costs")])
+    known = [f.name for f in fields(kind) if f.init and f.name not in ("head", "costs")]
+    _check_settings(name, settings, known, optional=("nodes",))
     made = kind(head=runner, costs=costs, **settings)  # refuses what makes no sense, before it is timed
     timed: Drafter = made if made.level_ms else replace(made, level_ms=level_costs_ms(runner, made.branch))
     return timed
 
 
-def _check_settings(name: str, settings: dict[str, Any], known: Sequence[str]) -> None:
+def _check_settings(name: str, settings: dict[str, Any], known: Sequence[str], optional: Sequence[str]) -> None:
+    """optional: those that may be None, of those that are whole numbers."""
     for key, value in settings.items():
         if key not in known:
             raise SettingError(f"drafter '{name}' has no setting '{key}'; it has {', '.join(known)}")
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if key in ("branch", "depth", "nodes") and not whole and (value is not None or key == "branch"):
+        if key not in ("branch", "depth", "nodes") or (value is None and key in optional):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
             raise SettingError(f"{key} is {value!r}, must be a whole number")
 
 
@@ -163,9 +166,7 @@ def _medusa_tree(
     depth: int | None = None,
 ) -> StaticTree:  # fmt: skip
     heads = runner.config.heads
-    for key, value, most in (("nodes", nodes, MAX_NODES), ("depth", depth, MAX_DEPTH)):
-        if value is not None and not 1 <= value <= most:
-            raise SettingError(f"{key} is {value}, must be from 1 to {most}")
+    check_size(nodes, depth)
     listed = measured or [[0.5**rank for rank in range(1, 11)]] * heads
     accuracies = torch.tensor(listed)[: min(heads, depth or heads)]
     return paying_tree(accuracies, costs) if nodes is None else static_tree(accuracies, nodes)

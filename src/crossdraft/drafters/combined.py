@@ -17,8 +17,8 @@ from crossdraft.core.prompt import Prompt
 from crossdraft.core.protocols import VLM, CostCurve, Drafter, DraftSession, Needs, SeesPrompt, Window
 from crossdraft.core.tree import graft
 from crossdraft.core.types import Draft, PromptView, Step
-from crossdraft.drafters.feature import MAX_NODES
 from crossdraft.drafters.length import LengthChooser, Track
+from crossdraft.drafters.shapes import MAX_NODES
 
 LOOKUPS = ("ngram", "memory", "constant")
 """Drafters whose drafts are chains that cost next to nothing."""

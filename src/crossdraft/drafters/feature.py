@@ -22,7 +22,7 @@ from crossdraft.core.tree import EAGLE_1, StaticTree, best_of, select, spelling,
 from crossdraft.core.types import Draft, PromptView, Sampling, Step
 from crossdraft.drafters.confidence import Confidence
 from crossdraft.drafters.length import LengthChooser
-from crossdraft.drafters.shapes import Shape, chain_of, plan_of
+from crossdraft.drafters.shapes import MAX_NODES, Shape, chain_of, check_size, plan_of
 from crossdraft.heads.growth import Growth
 from crossdraft.heads.runner import HeadRunner, HeadState
 from crossdraft.verify.sampling import position_keys, process_logits, uniforms
@@ -31,10 +31,6 @@ Array = np.ndarray
 
 _USUAL = 16
 """Nodes over which the cost of another row of a pass is averaged."""
-MAX_NODES = 63
-"""A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
-MAX_DEPTH = 64
-"""Levels of a tree, at most."""
 _ONE = np.ones(1)
 
 
@@ -75,11 +71,9 @@ class FeatureDrafter:
     def __post_init__(self) -> None:
         if self.shape not in ("dynamic", "static", "chain"):
             raise SettingError(f"shape is '{self.shape}', must be dynamic, static or chain")
-        for name, least, most in (("depth", 1, MAX_DEPTH), ("branch", 1, 64)):
-            if not least <= getattr(self, name) <= most:
-                raise SettingError(f"{name} is {getattr(self, name)}, must be from {least} to {most}")
-        if self.nodes is not None and not 1 <= self.nodes <= MAX_NODES:
-            raise SettingError(f"nodes is {self.nodes}, must be from 1 to {MAX_NODES}")
+        check_size(self.nodes, self.depth)
+        if not 1 <= self.branch <= 64:
+            raise SettingError(f"branch is {self.branch}, must be from 1 to 64")
         if self.level_ms is not None and not _are_times(self.level_ms):
             raise SettingError(f"level_ms is {self.level_ms}, must be two times in milliseconds")
         if self.sampling is not None and self.shape == "dynamic":

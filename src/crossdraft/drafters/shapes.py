@@ -12,6 +12,17 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.tree import StaticTree, depths, path_to
 
 Shape = Literal["dynamic", "static", "chain"]
+MAX_NODES = 63
+"""A root and so many nodes: the widest pass that shares its arithmetic with plain decoding."""
+MAX_DEPTH = 64
+"""Levels of a tree, at most."""
+
+
+def check_size(nodes: int | None, depth: int | None) -> None:
+    """SettingError for a tree that is to have too many nodes or levels, or none; None: nothing is asked for."""
+    for name, value, most in (("nodes", nodes, MAX_NODES), ("depth", depth, MAX_DEPTH)):
+        if value is not None and not 1 <= value <= most:
+            raise SettingError(f"{name} is {value}, must be from 1 to {most}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,25 +55,25 @@ class Growth:
         """Nothing but the root."""
         self.sizes: list[int] = []
         """Nodes of each level."""
-        self.used = self._made = 0
+        self.used = 0
+        """Nodes that were expanded."""
 
     def grow(self, scores: Float[Tensor, "R draft"]) -> None:
         """The level below rows with these logits: the root, or the first R of the ``front``."""
-        rows, depth, made = scores.shape[0], len(self.sizes), self._made
+        rows, depth = scores.shape[0], len(self.sizes)
         assert rows <= (self._k if depth else 1) and depth < self._depth, (
             "more rows or levels than there is room for"
         )
         if depth:
             self.used += rows
         if self._library is not None and scores.dtype == torch.bfloat16 and scores.device.type == "cpu":
-            kernels.grow(self._library, self._tree, scores, made, self.used, depth)
+            kernels.grow(self._library, self._tree, scores, sum(self.sizes), self.used, depth)
         else:
             self._level(scores, rows, depth)
         self.sizes.append(rows * self._k)
-        self._made = made + rows * self._k
 
     def _level(self, scores: Float[Tensor, "R draft"], rows: int, depth: int) -> None:
-        k, made = self._k, self._made
+        k, made = self._k, sum(self.sizes)
         here = slice(made, made + rows * k)
         worth, above = self._worth[:rows] if depth else 0.0, self._paths[: rows * depth].reshape(rows, depth)
         found = scores.float().log_softmax(-1).topk(k)
@@ -103,12 +103,12 @@ class Growth:
     @property
     def words(self) -> Int[Array, "N"]:
         """All nodes, by the target's ids, int64: level by level, row by row, the best first."""
-        return self._words[: self._made]
+        return self._words[: sum(self.sizes)]
 
     @property
     def values(self) -> Float[Array, "N"]:
         """Logarithms of the chances of the paths that end there, float32."""
-        return self._values[: self._made]
+        return self._values[: sum(self.sizes)]
 
     @property
     def expanded(self) -> Int[Array, "M"]:

@@ -30,7 +30,7 @@ from crossdraft.core.errors import SettingError
 from crossdraft.core.provenance import provenance
 from crossdraft.core.registry import find
 from crossdraft.core.types import Limits, Sampling
-from crossdraft.drafters.feature import MAX_DEPTH, MAX_NODES
+from crossdraft.drafters.shapes import check_size
 from crossdraft.league.methods import METHODS, Setup
 from crossdraft.league.prompts import STREAMS, TEXT, TUNE, PromptSet, read_prompt_set
 
@@ -82,9 +82,7 @@ class LeagueConfig:
         for name in ("limit", "nodes", "depth", "repeats"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise SettingError(f"{name} is {value}, must be 1 or more")
-        for name, most in (("nodes", MAX_NODES), ("depth", MAX_DEPTH)):
-            if (value := getattr(self, name)) is not None and value > most:
-                raise SettingError(f"{name} is {value}, must be from 1 to {most}")
+        check_size(self.nodes, self.depth)
         if self.mode not in MODES:
             raise SettingError(f"unknown mode '{self.mode}'; choose one of {', '.join(MODES)}")
         for name in BUDGET:

@@ -76,7 +76,7 @@ static void best_of_row(const bf16 *x, long n, long k, int64_t *places, float *l
 
 /* of each of `rows` rows of n numbers, `step` apart, the places of its k best, by falling value and of equal ones the first,
  * and their logarithms after a softmax. k is at most n and 64. */
-void crossdraft_best(const bf16 *x, long rows, long step, long n, long k, int64_t *places, float *logs, int threads)
+static void best_of_rows(const bf16 *x, long rows, long step, long n, long k, int64_t *places, float *logs, int threads)
 {
 	(void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows > 1)
@@ -105,7 +105,7 @@ void crossdraft_grow(const tree *of, const bf16 *x, long rows, long step, long m
 	long k = of->k, taken[MOST];
 	int64_t *words = of->words + made;
 	float *values = of->values + made;
-	crossdraft_best(x, rows, step, of->n, k, words, values, threads);
+	best_of_rows(x, rows, step, of->n, k, words, values, threads);
 	for (long r = 0; r < rows; r++) {
 		float worth = depth ? of->worth[r] : 0;
 		taken[r] = 0;
