@@ -47,7 +47,12 @@ def test_offline_and_live_agree_on_the_same_answers(study: Path) -> None:
     for name in ("l5f_sound", "l4", "l1", "event model", "distilled", "nano-distilled", "l6"):
         assert told[name]["identical"]
         assert told[name]["tau"] == pytest.approx(told[name]["predicted_tau"], rel=0.1)
-    assert told["nano-distilled"]["tau"] > told["event model"]["tau"] + 1
+    # drafts are as long as the clock makes pay: of one token they cannot give a whole token more
+    gained = told["nano-distilled"]["tau"] - told["event model"]["tau"]
+    assert gained > (1 if told["nano-distilled"]["length"] > 1 else 0.6)
+    # and by drafts of six, which no clock chose
+    offline = read_record(study / "study.json", "study")["tau"]
+    assert offline["nano-distilled"] > offline["event model"] + 1
 
 
 def test_controls_stand_beside_every_row(study: Path) -> None:
